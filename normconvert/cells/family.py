@@ -1,0 +1,344 @@
+"""A cell family: equations, declarations and tensor layouts from a TOML file, and cells built from it.
+
+One file describes a cell for detection, reading and writing alike; `docs/equations.md` explains the format.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from normconvert.cells.layout import (
+    Part,
+    Shape,
+    assemble,
+    parameters_in,
+    parse_layout,
+    shape_of,
+    solve_sizes,
+    take_apart,
+)
+from normconvert.errors import CorruptFile, EquationError, NormconvertError, UsageError
+from normconvert.ir.cell import Cell, State
+from normconvert.ir.checking import check
+from normconvert.ir.expressions import (
+    Binary,
+    Bound,
+    Call,
+    Constant,
+    Equation,
+    Equations,
+    Expression,
+    Name,
+    Negate,
+    Number,
+    names_in,
+    rewrite,
+)
+from normconvert.ir.layers import Activation
+from normconvert.ir.model import Array
+from normconvert.ir.norm import Norm
+from normconvert.ir.parser import parse, parse_size
+from normconvert.ir.printer import print_equations
+
+Size = int | str
+
+
+class ConstantInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A run-time constant the weights do not carry: its default, and where the default comes from."""
+
+    default: float
+    source: str = ""
+
+
+class Layout(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How one framework or repository stores the cell.
+
+    Attributes:
+        tensors: layout expression by stored name, in creation order.
+        config: what entries of the framework's own configuration set: `norms.NAME.FIELD`, `constants.NAME`,
+            `options.NAME` (a `"$NAME"` option in the equations) or `dims.NAME`, several separated by commas.
+        source: where this is known from.
+    """
+
+    tensors: dict[str, str]
+    config: dict[str, str] = {}
+    source: str = ""
+
+
+class Family(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A family file.
+
+    Attributes:
+        title, source: what it is and where it is from (paper, repository file).
+        equations: text; may call the placeholders listed in `functions`, and use `"$name"` as an option's value.
+        gates: names of the equal blocks of the last axis of gate-wise parameters, in the equations' order.
+        inputs, states, parameters: shapes in integers and sizes such as `"4*units"`.
+        learned_states: states whose initial value is stored (`initial.NAME` in layouts).
+        constants: run-time constants with defaults.
+        functions: placeholder activations with their default function.
+        norms: fields of `ir.norm.Norm`; `features` and `steps` may be sizes.
+        optional: parameters and norms a file may lack: their terms drop out of the equations.
+        layouts: by name of the framework or repository.
+        name: the file's name.
+    """
+
+    title: str
+    equations: str
+    source: str = ""
+    gates: tuple[str, ...] = ()
+    inputs: dict[str, tuple[Size, ...]] = msgspec.field(default_factory=lambda: {"x": ("inputs",)})
+    states: dict[str, tuple[Size, ...]] = msgspec.field(default_factory=lambda: {"h": ("units",)})
+    learned_states: tuple[str, ...] = ()
+    parameters: dict[str, tuple[Size, ...]] = {}
+    constants: dict[str, ConstantInfo] = {}
+    functions: dict[str, str] = {}
+    norms: dict[str, dict[str, Any]] = {}
+    optional: tuple[str, ...] = ()
+    layouts: dict[str, Layout] = {}
+    name: str = ""
+
+    def layout(self, name: str) -> Layout:
+        """A layout by name; UsageError lists the known ones."""
+        if name not in self.layouts:
+            known = ", ".join(self.layouts) or "none"
+            raise UsageError(f"the cell {self.name} has no layout {name}", remedy=f"Known layouts: {known}")
+        return self.layouts[name]
+
+    def tensor_names(self, layout: str) -> tuple[str, ...]:
+        """The stored tensors of a layout, in creation order."""
+        return tuple(self.layout(layout).tensors)
+
+    def build(
+        self,
+        layout: str,
+        tensors: Mapping[str, Array],
+        *,
+        config: Mapping[str, Any] | None = None,
+        functions: Mapping[str, Activation | None] | None = None,
+        constants: Mapping[str, float] | None = None,
+        dims: Mapping[str, int] | None = None,
+    ) -> tuple[Cell, dict[str, Array]]:
+        """A cell and its weights from stored tensors.
+
+        Args:
+            layout: which layout the tensors have.
+            tensors: arrays by the layout's names; those of optional parameters may be missing.
+            config: the framework's own configuration of the cell; only entries the layout lists are read.
+            functions: what the placeholder functions stand for; None is the identity.
+            constants: run-time constants other than their defaults.
+            dims: sizes that the stored tensors do not tell.
+
+        Returns:
+            The checked cell, and its arrays by names relative to the layer.
+
+        Raises:
+            CorruptFile: a tensor is missing, left over, or has the wrong shape.
+            UsageError: a function or constant is not the family's, or a setting does not fit.
+        """
+        settings = _Settings.read(self, self.layout(layout), config or {}, dims or {})
+        chosen = {**{name: info.default for name, info in self.constants.items()}, **settings.constants}
+        for name, value in (constants or {}).items():
+            if name not in chosen:
+                raise UsageError(f"the cell {self.name} has no constant {name}", remedy=f"It has: {', '.join(chosen)}")
+            chosen[name] = value
+        parts = {name: parse_layout(text) for name, text in self.layout(layout).tensors.items()}
+        present = self._present(parts, tensors)
+        norms = {name: {**fields, **settings.norms.get(name, {})} for name, fields in self.norms.items()}
+        shapes = self._shapes(norms, present)
+        stored_shapes = {name: array.shape for name, array in tensors.items()}
+        expected = {name: shape_of(parts[name], shapes, self.gates) for name in tensors}
+        sizes = solve_sizes(stored_shapes, expected, settings.dims)
+
+        equations = _bind(parse(self.equations), self._bindings(functions or {}), settings.options)
+        absent = {name for name in self.optional if not any(p.split(".")[0] == name for p in present)}
+        for name in absent:
+            equations = _without(equations, name)
+        cell = Cell(
+            equations=print_equations(equations),
+            dims=sizes,
+            input_shapes={name: self._resolve(shape, sizes) for name, shape in self.inputs.items()},
+            states={
+                name: State(self._resolve(shape, sizes), name in self.learned_states)
+                for name, shape in self.states.items()
+            }
+            if equations.states
+            else {},
+            parameters={
+                name: self._resolve(shape, sizes) for name, shape in self.parameters.items() if name not in absent
+            },
+            constants=chosen,
+            norms={name: self._norm(name, f, sizes) for name, f in norms.items() if name not in absent},
+            family=self.name,
+        )
+        check(cell)
+        return cell, self._arrays(cell, parts, tensors)
+
+    def store(self, layout: str, cell: Cell, weights: Mapping[str, Array]) -> dict[str, Array]:
+        """The tensors of a layout from a cell's weights: the inverse of `build`."""
+        parts = {name: parse_layout(text) for name, text in self.layout(layout).tensors.items()}
+        return {
+            name: assemble(part, weights, self.gates)
+            for name, part in parts.items()
+            if parameters_in(part) <= weights.keys()
+        }
+
+    def _present(self, parts: Mapping[str, Part], tensors: Mapping[str, Array]) -> set[str]:
+        """Names of the arrays the given tensors hold; every other must be optional."""
+        unknown = set(tensors) - set(parts)
+        if unknown:
+            raise CorruptFile(f"tensor {sorted(unknown)[0]} is not one of {', '.join(parts)}")
+        present = set().union(*(parameters_in(parts[name]) for name in tensors))
+        for name, part in parts.items():
+            missing = {p for p in parameters_in(part) - present if p.split(".")[0] not in self.optional}
+            if name not in tensors and missing:
+                raise CorruptFile(
+                    f"tensor {name} is missing",
+                    remedy=f"The cell {self.name} stores {', '.join(parts)}",
+                )
+        return present
+
+    def _shapes(self, norms: Mapping[str, Mapping[str, Any]], present: set[str]) -> dict[str, Shape]:
+        shapes = {name: tuple(map(_bound, shape)) for name, shape in self.parameters.items()}
+        shapes |= {f"initial.{n}": tuple(map(_bound, self.states[n])) for n in self.learned_states}
+        for name, fields in norms.items():
+            features = _bound(fields["features"])
+            rows = (_bound(fields["steps"]),) if "steps" in fields else ()
+            for role in ("gamma", "beta", "mean", "variance"):
+                affine = role in ("gamma", "beta")
+                per_step = fields.get("affine_per_step", False) if affine else fields.get("scope") == "per_step"
+                shapes[f"{name}.{role}"] = (*(rows if per_step else ()), features)
+        return shapes
+
+    def _norm(self, name: str, fields: Mapping[str, Any], sizes: Mapping[str, int]) -> Norm:
+        resolved = {
+            key: self._resolve((value,), sizes)[0] if key in ("features", "steps", "groups") else value
+            for key, value in fields.items()
+        }
+        try:
+            return msgspec.convert(resolved, Norm)
+        except msgspec.ValidationError as error:
+            raise UsageError(f"the norm {name} is declared wrongly: {error}", where=f"cell {self.name}") from None
+
+    def _resolve(self, shape: tuple[Size, ...], sizes: Mapping[str, int]) -> tuple[int, ...]:
+        try:
+            return tuple(_bound(size).resolve(dict(sizes)) for size in shape)
+        except KeyError as error:
+            raise UsageError(
+                f"the size {error.args[0]} cannot be found from the stored tensors", where=f"cell {self.name}"
+            ) from None
+
+    def _bindings(self, functions: Mapping[str, Activation | None]) -> dict[str, Activation | None]:
+        unknown = set(functions) - set(self.functions)
+        if unknown:
+            raise UsageError(f"the cell {self.name} has no function {sorted(unknown)[0]}")
+        defaults = {name: Activation(function) for name, function in self.functions.items()}
+        return {**defaults, **functions}
+
+    def _arrays(self, cell: Cell, parts: Mapping[str, Part], tensors: Mapping[str, Array]) -> dict[str, Array]:
+        dtype = np.result_type(*(array.dtype for array in tensors.values())) if tensors else np.dtype(np.float32)
+        arrays = {name: np.empty(shape, dtype) for name, shape in cell.weight_shapes().items()}
+        for name, stored in tensors.items():
+            try:
+                take_apart(parts[name], stored, arrays, self.gates)
+            except NormconvertError as error:
+                raise error.at(f"tensor {name}") from None
+            except KeyError as error:
+                raise CorruptFile(
+                    f"holds {error.args[0]}, which the cell does not have", where=f"tensor {name}"
+                ) from None
+        return arrays
+
+
+class _Settings(msgspec.Struct, frozen=True):
+    """What a framework's configuration sets, sorted by where it goes."""
+
+    norms: dict[str, dict[str, Any]]
+    constants: dict[str, float]
+    options: dict[str, Constant]
+    dims: dict[str, int]
+
+    @classmethod
+    def read(cls, family: Family, layout: Layout, config: Mapping[str, Any], dims: Mapping[str, int]) -> _Settings:
+        settings = cls({}, {}, {}, dict(dims))
+        for key, targets in layout.config.items():
+            if key not in config:
+                continue
+            for target in (part.strip() for part in targets.split(",")):
+                match target.split("."):
+                    case ["norms", norm, entry]:
+                        settings.norms.setdefault(norm, {})[entry] = config[key]
+                    case ["constants", name]:
+                        settings.constants[name] = float(config[key])
+                    case ["options", name]:
+                        value = config[key]
+                        settings.options[name] = tuple(value) if isinstance(value, list) else value
+                    case ["dims", name]:
+                        settings.dims[name] = int(config[key])
+                    case _:
+                        raise UsageError(f"the layout sets {target}, which is no setting", where=f"cell {family.name}")
+        return settings
+
+
+def _bound(size: Size) -> Bound:
+    return Bound(size) if isinstance(size, int) else parse_size(size)
+
+
+def _map(equations: Equations, rule: Any) -> Equations:
+    body = tuple(Equation(e.targets, rewrite(e.value, rule), e.position) for e in equations.body)
+    return Equations(equations.name, equations.inputs, equations.states, equations.outputs, body)
+
+
+def _bind(
+    equations: Equations, functions: Mapping[str, Activation | None], options: Mapping[str, Constant]
+) -> Equations:
+    """Replace placeholder functions and options by what they stand for."""
+
+    def rule(node: Expression) -> Expression:
+        if not isinstance(node, Call):
+            return node
+        settled = tuple((k, _option(v, options)) for k, v in node.options)
+        if node.function not in functions:
+            return Call(node.function, node.arguments, settled, node.position)
+        activation = functions[node.function]
+        if activation is None:
+            return node.arguments[0]
+        numbers = tuple(_literal(number) for number in activation.parameters)
+        return Call(activation.function, (*node.arguments, *numbers), settled, node.position)
+
+    return _map(equations, rule)
+
+
+def _option(value: Constant, options: Mapping[str, Constant]) -> Constant:
+    if isinstance(value, str) and value.startswith("$"):
+        if value[1:] not in options:
+            raise EquationError(f"the option {value} is not set")
+        return options[value[1:]]
+    return value
+
+
+def _literal(number: float) -> Expression:
+    return Negate(Number(-number)) if number < 0 else Number(number)
+
+
+def _without(equations: Equations, name: str) -> Equations:
+    """The equations where a parameter's term in a sum, or a norm's effect, is left out."""
+
+    def rule(node: Expression) -> Expression:
+        match node:
+            case Binary(operator="+" | "-", left=left, right=Name(name=right)) if right == name:
+                return left
+            case Binary(operator="+", left=Name(name=left), right=right) if left == name:
+                return right
+            case Call(function=function, arguments=(argument,)) if function == name:
+                return argument
+        return node
+
+    result = _map(equations, rule)
+    for equation in result.body:
+        if name in names_in(equation.value):
+            raise EquationError(f"{name} is missing and is not a term of a sum", where=str(equation.position))
+    return result

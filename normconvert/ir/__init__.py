@@ -1,0 +1,1 @@
+"""The intermediate format: equations, norms, cells, layers, models, and their file."""

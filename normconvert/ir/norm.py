@@ -1,0 +1,89 @@
+"""Normalisations inside cells: a declaration per name, beside the equations that call it.
+
+    N(u) = gamma * (u - mean) / s + beta        s = sqrt(variance + epsilon), or see `EpsilonPlacement`
+
+Batch normalisation takes mean and variance from stored population statistics or from the batch at hand, layer
+normalisation from the features of one sample, RMS normalisation uses mean 0 and the mean square.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+NormKind = Literal["batch", "layer", "rms"]
+EpsilonPlacement = Literal["inside", "outside", "both"]
+"""`inside`: sqrt(v + eps); `outside`: sqrt(v) + eps; `both`: sqrt(v + eps) + eps."""
+
+StatisticsSource = Literal["population", "batch"]
+"""`population`: stored running statistics; `batch`: the moments of the batch at hand, at inference too."""
+
+StatisticsScope = Literal["shared", "per_step", "sequence"]
+"""`shared`: one row of statistics for all time steps; `per_step`: one row per time step; `sequence`: one row,
+its moments taken over batch and time together (only where the argument depends on the inputs alone)."""
+
+PastEnd = Literal["last", "modulo", "bypass", "error"]
+"""What a step at or past the number of rows uses: the last row (Cooijmans et al. 2016), row `step mod rows`,
+no normalisation at all, or nothing: an error."""
+
+
+class Norm(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
+    """One normalisation.
+
+    Its weights live in the model under `<layer>.<norm>.gamma`, `.beta`, `.mean`, `.variance`: shape `[features]`,
+    or `[rows, features]` where they differ per time step.
+
+    Attributes:
+        kind: what mean and variance are taken over.
+        features: size of the last axis of the argument.
+        groups: equal blocks of the last axis with moments of their own (4 for a per-gate layer norm of an LSTM).
+        gamma, beta: whether there is a scale and an offset.
+        affine_per_step: gamma and beta have one row per time step.
+        epsilon: added to the variance, or see `epsilon_placement`.
+        epsilon_placement: where epsilon goes.
+        unbiased: normalise with the variance divided by n - 1.
+        pooled: moments over all axes of a sample (layer, rms) or over batch and features together (batch).
+        source, scope, past_end: see the types above; batch normalisation only.
+        steps: rows of per-step statistics or affine parameters (T_max).
+        momentum: weight of the OLD running value: `new = momentum * old + (1 - momentum) * batch` (as in Keras;
+            PyTorch's momentum is 1 minus this).
+        unbiased_running: the running variance is updated with the unbiased batch variance (as PyTorch does).
+    """
+
+    kind: NormKind
+    features: int
+    groups: int = 1
+    gamma: bool = True
+    beta: bool = True
+    affine_per_step: bool = False
+    epsilon: float
+    epsilon_placement: EpsilonPlacement = "inside"
+    unbiased: bool = False
+    pooled: bool = False
+    source: StatisticsSource = "population"
+    scope: StatisticsScope = "shared"
+    past_end: PastEnd = "last"
+    steps: int | None = None
+    momentum: float = 0.99
+    unbiased_running: bool = False
+
+    @property
+    def has_population(self) -> bool:
+        """Whether running statistics are stored."""
+        return self.kind == "batch" and self.source == "population"
+
+    def weight_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of each stored array, by its role: gamma, beta, mean, variance."""
+        rows = () if self.steps is None else (self.steps,)
+        affine = (*(rows if self.affine_per_step else ()), self.features)
+        statistics = (*(rows if self.scope == "per_step" else ()), self.features)
+        shapes: dict[str, tuple[int, ...]] = {}
+        if self.gamma:
+            shapes["gamma"] = affine
+        if self.beta:
+            shapes["beta"] = affine
+        if self.has_population:
+            shapes["mean"] = statistics
+            shapes["variance"] = statistics
+        return shapes
