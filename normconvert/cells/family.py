@@ -41,8 +41,9 @@ from normconvert.ir.expressions import (
 from normconvert.ir.layers import Activation
 from normconvert.ir.model import Array
 from normconvert.ir.norm import Norm
-from normconvert.ir.parser import parse, parse_size
+from normconvert.ir.parser import parse
 from normconvert.ir.printer import print_equations
+from normconvert.ir.sizes import parse_size
 
 Size = int | str
 

@@ -31,14 +31,18 @@ def multi_head_attention(
     layer: MultiHeadAttention, inputs: Sequence[Array], weights: Mapping[str, Array], masks: Sequence[Array | None]
 ) -> Array:
     """Attention with several heads; every mask hides pairs of query and key."""
-    query, key, value = (
-        _project(x, weights, role) for x, role in zip(_query_key_value(inputs), ("query", "key", "value"))
+    query, value, key = _three(inputs)
+    query, value, key = (
+        _project(query, weights, "query"),
+        _project(value, weights, "value"),
+        _project(key, weights, "key"),
     )
     scores = np.einsum("bqhs,bkhs->bhqk", query, key) / math.sqrt(key.shape[-1])
     visible = _visible(*_masks(masks), scores.shape[-2:], layer.causal)
-    attended = np.einsum(
-        "bhqk,bkhs->bqhs", softmax(_hide(scores, None if visible is None else visible[:, None])), value
-    )
+    shares = softmax(_hide(scores, None if visible is None else visible[:, None]))
+    if layer.zero_hidden and visible is not None:
+        shares = shares * visible[:, None].astype(shares.dtype)
+    attended = np.einsum("bhqk,bkhs->bqhs", shares, value)
     result = np.einsum("bqhs,hso->bqo", attended, weights["output.kernel"])
     return result + weights["output.bias"] if layer.use_bias else result
 
@@ -46,11 +50,6 @@ def multi_head_attention(
 def _three(inputs: Sequence[Array]) -> tuple[Array, Array, Array]:
     query, value = inputs[:2]
     return query, value, inputs[2] if len(inputs) > 2 else value
-
-
-def _query_key_value(inputs: Sequence[Array]) -> tuple[Array, Array, Array]:
-    query, value, key = _three(inputs)
-    return query, key, value
 
 
 def _masks(masks: Sequence[Array | None]) -> tuple[Array | None, Array | None, Array | None]:
@@ -83,7 +82,7 @@ def _visible(
     """Which pairs of query and key may meet, `[batch or 1, q, k]`; None: all of them."""
     parts = [mask[:, :, None] for mask in (query,) if mask is not None]
     parts += [mask[:, None, :] for mask in (value, key) if mask is not None]
-    parts += [np.tri(*shape, dtype=bool)[None]] if causal else []
+    parts += [np.tri(*shape, dtype=np.bool_)[None]] if causal else []
     return np.logical_and.reduce(np.broadcast_arrays(*parts)) if parts else None
 
 

@@ -30,17 +30,18 @@ def windows(
     space = range(1, rank + 1)
     amounts = [padding_amounts(x.shape[1 + i], window[i], strides[i], dilation[i], padding) for i in range(rank)]
     padded = np.pad(x, [(0, 0), *amounts, (0, 0)], constant_values=fill)
-    extents = tuple(extent(w, d) for w, d in zip(window, dilation))
-    for axis, reach in zip(space, extents):
+    extents = tuple(extent(w, d) for w, d in zip(window, dilation, strict=True))
+    for axis, reach in zip(space, extents, strict=True):
         if padded.shape[axis] < reach:
             raise UsageError(
                 f"the input has {x.shape[axis]} elements along axis {axis}, the window needs {reach}",
                 remedy="Give a longer sequence",
             )
     seen = sliding_window_view(padded, extents, axis=tuple(space))
-    places = tuple(slice(None, None, stride) for stride in strides)
-    inside = tuple(slice(None, None, step) for step in dilation)
-    return np.moveaxis(seen[(slice(None), *places, slice(None), *inside)], rank + 1, -1)
+    places = [slice(None, None, stride) for stride in strides]
+    inside = [slice(None, None, step) for step in dilation]
+    index = (slice(None), *places, slice(None), *inside)
+    return np.moveaxis(seen[index], rank + 1, -1)
 
 
 def convolve(
@@ -50,7 +51,7 @@ def convolve(
     rank = kernel.ndim - 2
     seen = windows(x, kernel.shape[:rank], strides, dilation, padding)
     summed = (tuple(range(1 + rank, 2 + 2 * rank)), tuple(range(rank + 1)))
-    parts = zip(np.split(seen, groups, axis=-1), np.split(kernel, groups, axis=-1))
+    parts = zip(np.split(seen, groups, axis=-1), np.split(kernel, groups, axis=-1), strict=True)
     return np.concatenate([np.tensordot(part, filters, summed) for part, filters in parts], axis=-1)
 
 
@@ -60,7 +61,8 @@ def convolve_depthwise(
     """Each channel of `[batch, *space, channels]` with its own windows `[*window, channels, multiplier]`."""
     rank = kernel.ndim - 2
     seen = windows(x, kernel.shape[:rank], strides, dilation, padding)
-    places, channels, multiplier = seen.shape[: rank + 1], *kernel.shape[rank:]
+    places = seen.shape[: rank + 1]
+    channels, multiplier = kernel.shape[rank:]
     flat = seen.reshape(*places, -1, channels)
     result = np.einsum("...wc,wcm->...cm", flat, kernel.reshape(-1, channels, multiplier))
     return result.reshape(*places, channels * multiplier)
@@ -80,18 +82,21 @@ def convolve_transposed(
     extra = output_padding or (None,) * rank
     lengths = [transposed_length(space[i], window[i], strides[i], dilation[i], padding, extra[i]) for i in range(rank)]
     full = [
-        max((n - 1) * s + extent(w, d), length) for n, s, w, d, length in zip(space, strides, window, dilation, lengths)
+        max((n - 1) * s + extent(w, d), length)
+        for n, s, w, d, length in zip(space, strides, window, dilation, lengths, strict=True)
     ]
     result = np.zeros((x.shape[0], *full, kernel.shape[rank]), dtype=x.dtype)
     for offset in np.ndindex(*window):
-        reached = tuple(
-            slice(o * d, o * d + (n - 1) * s + 1, s) for o, d, n, s in zip(offset, dilation, space, strides)
+        reached = (
+            slice(o * d, o * d + (n - 1) * s + 1, s)
+            for o, d, n, s in zip(offset, dilation, space, strides, strict=True)
         )
-        result[(slice(None), *reached)] += x @ kernel[offset].T
+        index = (slice(None), *reached)
+        result[index] += x @ kernel[offset].T
     # What the convolution's padding would have covered is cut off.
     cut = [padding_amounts(lengths[i], window[i], strides[i], dilation[i], padding)[0] for i in range(rank)]
-    kept = tuple(slice(before, before + length) for before, length in zip(cut, lengths))
-    return result[(slice(None), *kept)]
+    kept = (slice(None), *(slice(before, before + length) for before, length in zip(cut, lengths, strict=True)))
+    return result[kept]
 
 
 def pool(x: Array, operation: str, window: Sequence[int], strides: Sequence[int], padding: Padding) -> Array:

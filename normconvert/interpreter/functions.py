@@ -22,8 +22,8 @@ def activate(activation: Activation | None, x: Array) -> Array:
         return x
     function = FUNCTIONS[activation.function]
     if activation.function in ALONG_AXIS:
-        return function(x, *activation.parameters, axis=activation.axis)  # type: ignore[no-any-return]
-    return function(x, *activation.parameters)  # type: ignore[no-any-return]
+        return function(x, *activation.parameters, axis=activation.axis)
+    return function(x, *activation.parameters)
 
 
 def sigmoid(x: Array) -> Array:
@@ -202,9 +202,9 @@ def transpose(x: Array) -> Array:
     return np.swapaxes(x, -1, -2)
 
 
-def reshape(x: Array, shape: Sequence[int]) -> Array:
+def reshape(x: Array, shape: int | Sequence[int]) -> Array:
     """Each sample in another shape, the batch axis kept."""
-    return x.reshape(x.shape[0], *shape)
+    return x.reshape(x.shape[0], *([shape] if isinstance(shape, int) else shape))
 
 
 def conv(

@@ -15,6 +15,7 @@ from normconvert.errors import UsageError
 from normconvert.interpreter.attention import attention, multi_head_attention
 from normconvert.interpreter.convolution import convolve, convolve_depthwise, convolve_transposed, pool
 from normconvert.interpreter.functions import activate
+from normconvert.interpreter.merging import concatenate, dot, merge
 from normconvert.interpreter.normalisation import (
     batch_normalization,
     group_normalization,
@@ -104,7 +105,7 @@ def global_pooling(layer: layers.GlobalPooling, inputs: Inputs, weights: Weights
     space = tuple(range(1, x.ndim - 1))
     if layer.operation == "max":
         return x.max(axis=space, keepdims=layer.keepdims)
-    mask = masks[0] if masks else None
+    mask = masks[0] if masks and x.ndim == 3 else None
     if mask is None:
         return x.mean(axis=space, keepdims=layer.keepdims)
     real = mask[:, :, None]
@@ -128,8 +129,9 @@ def zero_padding(layer: layers.ZeroPadding, inputs: Inputs, weights: Weights, ma
 def cropping(layer: layers.Cropping, inputs: Inputs, weights: Weights, masks: Masks) -> Array:
     """The ends of the space axes cut off."""
     (x,) = inputs
-    kept = [slice(before, size - after) for (before, after), size in zip(layer.amounts, x.shape[1:-1], strict=True)]
-    return x[(slice(None), *kept)]
+    ends = zip(layer.amounts, x.shape[1:-1], strict=True)
+    kept = (slice(None), *(slice(before, size - after) for (before, after), size in ends))
+    return x[kept]
 
 
 def rescaling(layer: layers.Rescaling, inputs: Inputs, weights: Weights, masks: Masks) -> Array:
@@ -182,31 +184,6 @@ def unfold_time(layer: layers.UnfoldTime, inputs: Inputs, weights: Weights, mask
     return x.reshape(*before.shape[:2], *x.shape[1:])
 
 
-def merge(layer: layers.Merge, inputs: Inputs, weights: Weights, masks: Masks) -> Array:
-    """Values combined element by element; a value with fewer axes gets more after its batch axis."""
-    rank = max(x.ndim for x in inputs)
-    aligned = [x.reshape(x.shape[0], *(1,) * (rank - x.ndim), *x.shape[1:]) for x in inputs]
-    result = reduce(_OPERATIONS[layer.operation], aligned)
-    return result / len(inputs) if layer.operation == "average" else result
-
-
-def concatenate(layer: layers.Concatenate, inputs: Inputs, weights: Weights, masks: Masks) -> Array:
-    """Values joined along an axis."""
-    return np.concatenate(inputs, axis=layer.axis)
-
-
-def dot(layer: layers.Dot, inputs: Inputs, weights: Weights, masks: Masks) -> Array:
-    """One axis of each of two values multiplied and summed."""
-    a, b = (_unit(x, axis) if layer.normalize else x for x, axis in zip(inputs, layer.axes, strict=True))
-    # Index letters: 0 is the batch, 1 the summed axis, 2... the axes of a, then those of b.
-    rest_a, rest_b = list(range(2, a.ndim)), list(range(a.ndim, a.ndim + b.ndim - 2))
-    letters_a, letters_b = [0, *rest_a], [0, *rest_b]
-    letters_a.insert(layer.axes[0] % a.ndim, 1)
-    letters_b.insert(layer.axes[1] % b.ndim, 1)
-    result = np.einsum(a, letters_a, b, letters_b, [0, *rest_a, *rest_b])
-    return result if rest_a or rest_b else result[:, None]
-
-
 def masking(layer: layers.Masking, inputs: Inputs, weights: Weights, masks: Masks) -> Array:
     """Zeros where every feature of a step is the mask value."""
     (x,) = inputs
@@ -231,16 +208,6 @@ def merge_masks(layer: layers.MergeMasks, inputs: Inputs, weights: Weights, mask
     return reduce(combine, inputs)
 
 
-_OPERATIONS: dict[str, Callable[[Array, Array], Array]] = {
-    "add": np.add,
-    "subtract": np.subtract,
-    "multiply": np.multiply,
-    "average": np.add,
-    "maximum": np.maximum,
-    "minimum": np.minimum,
-}
-
-
 def _biased(x: Array, weights: Weights) -> Array:
     return x + weights["bias"] if "bias" in weights else x
 
@@ -253,10 +220,6 @@ def _interpolate(x: Array, factor: int, axis: int) -> Array:
     right = np.minimum(left + 1, size - 1)
     share = (place - left).astype(x.dtype).reshape(-1, *(1,) * (x.ndim - 1 - axis))
     return x.take(left, axis=axis) * (1 - share) + x.take(right, axis=axis) * share
-
-
-def _unit(x: Array, axis: int) -> Array:
-    return x / np.maximum(np.sqrt(np.square(x).sum(axis=axis, keepdims=True)), 1e-12)
 
 
 EVALUATORS: dict[type, Callable[[Any, Inputs, Weights, Masks], Array]] = {

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Union
 
+from normconvert.errors import EquationError
+
 Constant = Union[int, float, str, bool, tuple[int, ...]]
 
 
@@ -28,6 +30,11 @@ class Position:
 
 
 _NOWHERE = Position()
+
+
+def mistake(what: str, position: Position, remedy: str = "") -> EquationError:
+    """An error that points at a place in a cell's text."""
+    return EquationError(what, where=str(position), remedy=remedy)
 
 
 @dataclass(frozen=True)

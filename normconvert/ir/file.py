@@ -84,7 +84,7 @@ def save(model: Model, path: Path) -> None:
         model.nodes,
         model.provenance,
     )
-    metadata = {METADATA_KEY: msgspec.json.encode(document, order="deterministic").decode()}
+    metadata = {METADATA_KEY: msgspec.json.encode(document).decode()}
     arrays = {name: np.ascontiguousarray(array) for name, array in model.weights.items()}
     try:
         handle, partial = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)

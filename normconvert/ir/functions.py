@@ -46,7 +46,7 @@ FUNCTIONS: dict[str, FunctionInfo] = {
     "tanh": _unary("tanh(x)"),
     "relu": _unary("max(x, 0)"),
     "capped_relu": _unary(
-        "limit if x >= limit, x if threshold <= x < limit, else slope * (x - threshold)",
+        "limit if x >= limit, x if threshold < x < limit, else slope * (x - threshold)",
         slope=0.0,
         limit=float("inf"),
         threshold=0.0,

@@ -133,7 +133,7 @@ class TransposedConvolution(Layer, frozen=True, kw_only=True):
 
 
 class Pooling(Layer, frozen=True, kw_only=True):
-    """Maximum or average over windows; zeros added by `same` do not count in the average."""
+    """Maximum or average over windows; what `same` adds counts neither in the maximum nor in the average."""
 
     operation: Literal["max", "average"]
     window: tuple[int, ...]
@@ -192,8 +192,9 @@ class BatchNormalization(Layer, frozen=True, kw_only=True):
 class LayerNormalization(Layer, frozen=True, kw_only=True):
     """`gamma * (x - mean) / sqrt(variance + epsilon) + beta` over `axes`, whose sizes gamma and beta have.
 
-    `rms`: the mean is not subtracted, and the mean square stands for the variance. `subtract_mean=False` with
-    `rms_variance=True` is Keras's `rms_scaling`, which scales by the variance without centring.
+    `rms`: the mean is not subtracted, and the mean square stands for the variance (Keras's `RMSNormalization`).
+    `uncentred`: the mean is not subtracted, but the variance is the ordinary one; that is what the option
+    `rms_scaling` of Keras 3's `LayerNormalization` computes, whatever its name says.
     """
 
     axes: tuple[int, ...] = (-1,)
@@ -227,7 +228,8 @@ class UnitNormalization(Layer, frozen=True, kw_only=True):
 
 
 class Standardization(Layer, frozen=True, kw_only=True):
-    """Keras's `Normalization`: `(x - mean) / max(sqrt(variance), epsilon)`, or the inverse.
+    """Keras's `Normalization`: `(x - mean) / max(sqrt(variance), epsilon)`, or the inverse,
+    `mean + x * max(sqrt(variance), epsilon)`.
 
     `mean` and `variance` broadcast over one sample.
     """
@@ -305,7 +307,10 @@ class UnfoldTime(Layer, frozen=True, kw_only=True):
 
 
 class Merge(Layer, frozen=True, kw_only=True):
-    """Several values, broadcast and combined element by element."""
+    """Several values, broadcast and combined element by element.
+
+    A value with fewer axes than another first gets axes of size 1 after its batch axis, as in Keras.
+    """
 
     operation: Literal["add", "subtract", "multiply", "average", "maximum", "minimum"]
 
@@ -317,7 +322,9 @@ class Concatenate(Layer, frozen=True, kw_only=True):
 
 
 class Dot(Layer, frozen=True, kw_only=True):
-    """Sum of products of two values over one axis of each (batch axis kept), optionally of unit vectors.
+    """Sum of products of two values over one axis of each (batch axis kept).
+
+    With `normalize` both are divided by their length along that axis, or by 1e-12 if that is larger.
 
     A result without further axes gets one of size 1, as in Keras.
     """
@@ -331,7 +338,8 @@ class Attention(Layer, frozen=True, kw_only=True):
 
     Scores: `dot` query @ key^T (times `scale` if there is one), `concat` `concat_weight * sum(tanh(scale *
     (query + key)))`, `additive` `sum(scale * tanh(query + key))`; softmax over v; `causal` hides the future. The
-    node's masks are those of query and value.
+    node's masks are those of query and value: a hidden step of the value has the score -1e9, a hidden step of the
+    query the output zero.
     """
 
     score: Literal["dot", "concat", "additive"] = "dot"
@@ -347,11 +355,18 @@ class MultiHeadAttention(Layer, frozen=True, kw_only=True):
     """Keras's `MultiHeadAttention`: inputs query, value, optional key.
 
     Kernels `[in, heads, size]` with biases `[heads, size]` for query, key, value; output kernel `[heads, size,
-    out]`, bias `[out]`. Scores are scaled by `1 / sqrt(key size)`.
+    out]`, bias `[out]`. Scores are scaled by `1 / sqrt(key size)`. The node's masks are those of query, value and
+    key; a pair of query and key that one of them hides has the score -1e9.
+
+    Attributes:
+        use_bias: whether the four projections have biases.
+        causal: hides the future.
+        zero_hidden: a query from which every key is hidden attends to nothing, instead of to all alike.
     """
 
     use_bias: bool = True
     causal: bool = False
+    zero_hidden: bool = False
 
     def weight_names(self) -> tuple[str, ...]:
         roles = ("query", "key", "value", "output")

@@ -8,6 +8,7 @@ normalisation from the features of one sample, RMS normalisation uses mean 0 and
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import msgspec
@@ -72,6 +73,27 @@ class Norm(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
     def has_population(self) -> bool:
         """Whether running statistics are stored."""
         return self.kind == "batch" and self.source == "population"
+
+    def faults(self) -> list[str]:
+        """What in the declaration contradicts itself, one sentence each; empty for a sound one."""
+        size = self.features // self.groups if self.groups > 0 else 0
+        per_step = self.affine_per_step or (self.scope == "per_step" and self.has_population)
+        settings = (self.source, self.scope)
+        found = {
+            "features, groups and steps are at least 1": min(self.features, self.groups, self.steps or 1) < 1,
+            f"{self.features} features do not make {self.groups} equal groups": size * self.groups != self.features,
+            "epsilon is a number from 0 up": not 0 <= self.epsilon < math.inf,
+            "it differs per time step but does not say for how many (steps)": per_step and self.steps is None,
+            "only a batch norm has a source or a scope of its statistics": self.kind != "batch"
+            and settings != ("population", "shared"),
+            "only a layer or RMS norm has groups": self.kind == "batch" and self.groups > 1,
+            "pooled moments have no groups": self.pooled and self.groups > 1,
+            "the unbiased variance of one feature does not exist": self.kind == "layer"
+            and self.unbiased
+            and not self.pooled
+            and size == 1,
+        }
+        return [fault for fault, holds in found.items() if holds]
 
     def weight_shapes(self) -> dict[str, tuple[int, ...]]:
         """Shape of each stored array, by its role: gamma, beta, mean, variance."""

@@ -14,15 +14,14 @@ without it that is the next `h`, or the only state. A text without states starts
 from __future__ import annotations
 
 import ast
+import keyword
+import math
 import re
-import textwrap
 from collections import Counter
-from dataclasses import dataclass
 
 from normconvert.errors import EquationError
 from normconvert.ir.expressions import (
     Binary,
-    Bound,
     Call,
     Constant,
     Equation,
@@ -34,22 +33,45 @@ from normconvert.ir.expressions import (
     Number,
     Position,
     Slice,
+    mistake,
     next_value,
 )
-
-MAX_CHARACTERS = 65_536
-"""Longest text accepted; a text comes from a file that may be hostile."""
+from normconvert.ir.sizes import MAX_DEPTH, MAX_INTEGER, read_size
+from normconvert.ir.statements import Place, code_lines, statements
 
 _HEADER = re.compile(
-    r"\s*(?P<kind>cell|layer)\s+(?P<name>[A-Za-z_]\w*)\s*"
-    r"\((?P<inputs>[\w\s,]*)(?:;(?P<states>[\w\s,]*))?\)\s*(?:->\s*(?P<outputs>[\w\s,]+?))?\s*:\s*(?:#.*)?"
+    r"(?P<kind>cell|layer)\s+(?P<name>[A-Za-z_]\w*)\s*"
+    r"\((?P<inputs>[^;()]*)(?:;(?P<states>[^;()]*))?\)\s*(?:->(?P<outputs>[^:]*))?:\s*",
+    re.ASCII,
 )
+_NAME = re.compile(r"[A-Za-z_]\w*", re.ASCII)
+_TEXT = re.compile(r"[$\w. -]*", re.ASCII)
+_INFINITY = "inf"
 _OPERATORS: dict[type[ast.operator], str] = {
     ast.Add: "+",
     ast.Sub: "-",
     ast.Mult: "*",
     ast.Div: "/",
     ast.MatMult: "@",
+}
+_FOREIGN: dict[type[ast.AST], str] = {
+    ast.Attribute: "a dot after a value",
+    ast.Lambda: "lambda",
+    ast.ListComp: "a comprehension",
+    ast.SetComp: "a comprehension",
+    ast.DictComp: "a comprehension",
+    ast.GeneratorExp: "a comprehension",
+    ast.JoinedStr: "a formatted text",
+    ast.NamedExpr: "':=' inside an expression",
+    ast.Compare: "a comparison",
+    ast.BoolOp: "'and' or 'or'",
+    ast.IfExp: "'if' inside an expression",
+    ast.Starred: "a star before a value",
+    ast.Constant: "a text, True, False, None or an imaginary number outside an option",
+    ast.BinOp: "an operator other than + - * / @",
+    ast.UnaryOp: "a sign other than -",
+    ast.Tuple: "a list of values",
+    ast.List: "a list of values",
 }
 
 
@@ -59,207 +81,181 @@ def parse(text: str) -> Equations:
     Raises:
         EquationError: the text is not in the language; `where` gives line and column.
     """
-    if len(text) > MAX_CHARACTERS:
-        raise EquationError(f"the text has {len(text)} characters, more than {MAX_CHARACTERS}", where="line 1")
-    lines = text.expandtabs(4).splitlines()
-    start = next((n for n, line in enumerate(lines) if line.strip() and not line.strip().startswith("#")), None)
-    header = _HEADER.fullmatch(lines[start]) if start is not None else None
-    if start is None or header is None:
+    lines = code_lines(text)
+    start = next((number for number, line in enumerate(lines) if line), 0)
+    line = lines[start].lstrip()
+    indent = len(lines[start]) - len(line)
+    header = _HEADER.fullmatch(line)
+    if header is None:
         raise EquationError(
             "the first line is not a header",
-            where=f"line {(start or 0) + 1}, column 1",
+            where=str(Position(start + 1, indent + 1)),
             remedy="Write it as 'cell NAME(input; state, state):' or 'layer NAME(input) -> output:'",
         )
-    inputs, states, outputs = (_names(header[part]) for part in ("inputs", "states", "outputs"))
-    here = Position(start + 1, 1)
+    here = Position(start + 1, indent + 1)
+    inputs, states, outputs = (_names(header, part, here) for part in ("inputs", "states", "outputs"))
     if (header["kind"] == "cell") != bool(states):
-        _fail("a cell has states after a semicolon, a layer has none", here)
+        raise mistake("a cell has states after a semicolon, a layer has none", here)
     for name, count in Counter(inputs + states).items():
         if count > 1:
-            _fail(f"{name} is listed twice", here)
-    statements, place = _statements(lines[start + 1 :], start + 1)
-    return _Builder(inputs, states, statements, place).build(header["name"], outputs, here)
+            raise mistake(f"{name} is listed twice", here)
+    body, place = statements(lines, start)
+    return _Builder(inputs, states, body, place).build(header["name"], outputs, here)
 
 
-def parse_size(text: str) -> Bound:
-    """Read a size such as `4*units` or `inputs + units`.
-
-    Raises:
-        EquationError: it is not an integer or a sum of sizes.
-    """
-    try:
-        node = ast.parse(text.strip(), mode="eval").body
-    except (SyntaxError, RecursionError, MemoryError, ValueError):
-        raise EquationError(f"{text!r} is not a size") from None
-    return _bound(node, Position(1, 1))
-
-
-@dataclass(frozen=True)
-class _Place:
-    """Where the body stands in the whole text."""
-
-    line: int
-    indent: int
-
-    def __call__(self, node: ast.AST) -> Position:
-        return Position(getattr(node, "lineno", 1) + self.line, getattr(node, "col_offset", 0) + 1 + self.indent)
+def _names(header: re.Match[str], part: str, here: Position) -> tuple[str, ...]:
+    """The comma-separated names of one part of the header."""
+    if not (header[part] or "").strip():
+        return ()
+    names = []
+    column = here.column + header.start(part)
+    for piece in header[part].split(","):
+        name = piece.strip()
+        _check_name(name, Position(here.line, column + len(piece) - len(piece.lstrip())))
+        names.append(name)
+        column += len(piece) + 1
+    return tuple(names)
 
 
-def _names(text: str | None) -> tuple[str, ...]:
-    return tuple(name for name in (part.strip() for part in (text or "").split(",")) if name)
-
-
-def _fail(what: str, position: Position) -> None:
-    raise EquationError(what, where=str(position))
-
-
-def _statements(lines: list[str], offset: int) -> tuple[list[ast.stmt], _Place]:
-    body = textwrap.dedent("\n".join(lines))
-    first = next((n for n, line in enumerate(lines) if line.strip()), 0)
-    indent = len(lines[first]) - len(lines[first].lstrip()) if lines else 0
-    try:
-        return ast.parse(body).body, _Place(offset, indent)
-    except SyntaxError as error:
-        position = Position((error.lineno or 1) + offset, (error.offset or 1) + indent)
-        raise EquationError(f"cannot be read: {error.msg}", where=str(position)) from None
-    except (RecursionError, MemoryError, ValueError):
-        raise EquationError("the expression is nested too deeply", where=f"line {offset + 1}") from None
+def _check_name(name: str, position: Position) -> None:
+    if not _NAME.fullmatch(name) or keyword.iskeyword(name) or name == _INFINITY:
+        raise mistake(f"{name!r} cannot be a name", position)
 
 
 class _Builder:
     """Turns statements into equations, renaming as it goes."""
 
-    def __init__(self, inputs: tuple[str, ...], states: tuple[str, ...], body: list[ast.stmt], place: _Place) -> None:
+    def __init__(self, inputs: tuple[str, ...], states: tuple[str, ...], body: list[ast.stmt], place: Place) -> None:
+        names = [node for statement in body for node in ast.walk(statement) if isinstance(node, ast.Name)]
         self.inputs, self.states, self.body, self.place = inputs, states, body, place
         self.scope: dict[str, str] = {name: name for name in inputs + states}
-        self.taken = {node.id for statement in body for node in ast.walk(statement) if isinstance(node, ast.Name)}
-        self.taken |= set(self.scope)
-        self.remaining = Counter(
-            node.id
-            for statement in body
-            for node in ast.walk(statement)
-            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
-        )
+        self.taken = {node.id for node in names} | set(self.scope)
+        self.remaining = Counter(node.id for node in names if isinstance(node.ctx, ast.Store))
+        self.versions: Counter[str] = Counter()
 
     def build(self, name: str, outputs: tuple[str, ...], header: Position) -> Equations:
-        try:
-            equations = tuple(self.equation(statement) for statement in self.body)
-        except RecursionError:
-            raise EquationError("the expression is nested too deeply", where=str(header)) from None
+        equations = tuple(self.equation(statement) for statement in self.body)
         for state in self.states:
             if self.scope[state] == state:
-                _fail(f"state {state} has no equation", header)
+                raise mistake(f"state {state} has no equation", header)
         if not outputs:
-            default = "h" if "h" in self.states else self.states[0] if len(self.states) == 1 else None
-            if default is None:
-                _fail("which value is the output? Name it after the parentheses: '-> NAME'", header)
-            outputs = (str(default),)
+            if "h" not in self.states and len(self.states) != 1:
+                raise mistake("which value is the output? Name it after the parentheses: '-> NAME'", header)
+            outputs = ("h",) if "h" in self.states else self.states
         for output in outputs:
             if output not in self.scope:
-                _fail(f"the output {output} has no equation", header)
+                raise mistake(f"the output {output} has no equation", header)
         return Equations(name, self.inputs, self.states, tuple(self.scope[o] for o in outputs), equations)
 
     def equation(self, statement: ast.stmt) -> Equation:
         position = self.place(statement)
         if not isinstance(statement, ast.Assign) or len(statement.targets) != 1:
-            _fail("expected an equation 'name = expression'", position)
-        assert isinstance(statement, ast.Assign)
-        target = statement.targets[0]
+            raise mistake("expected an equation 'name = expression'", position)
+        target, source = statement.targets[0], statement.value
         elements = target.elts if isinstance(target, ast.Tuple) else [target]
-        is_split = isinstance(statement.value, ast.Call) and getattr(statement.value.func, "id", "") == "split"
-        if is_split != isinstance(target, ast.Tuple):
-            _fail("several names take the pieces of split(...), and only they do", position)
-        value = self.expression(statement.value)
+        is_split = isinstance(source, ast.Call) and _is_name(source.func, "split")
+        if is_split != isinstance(target, ast.Tuple) or (is_split and len(elements) < 2):
+            raise mistake("several names take the pieces of split(...), and only they do", position)
+        value = self.call(source, 0) if isinstance(source, ast.Call) else self.expression(source, 0)
         names: list[str] = []
         for element in elements:
             if not isinstance(element, ast.Name):
-                _fail("only names can be assigned to", self.place(element))
-            assert isinstance(element, ast.Name)
+                raise mistake("only names can be assigned to", self.place(element))
+            if sum(_is_name(other, element.id) for other in elements) > 1:
+                raise mistake(f"{element.id} is assigned twice at once", self.place(element))
             names.append(self.assign(element.id, self.place(element)))
         return Equation(tuple(names), value, position)
 
     def assign(self, name: str, position: Position) -> str:
+        _check_name(name, position)
         self.remaining[name] -= 1
         if name in self.states and self.remaining[name] == 0:
             fresh = next_value(name)
         elif name not in self.scope:
             fresh = name
         else:
-            number = 2
-            while (fresh := f"{name}_{number}") in self.taken:
-                number += 1
+            fresh = self.version(name)
         self.taken.add(fresh)
         self.scope[name] = fresh
         return fresh
 
-    def expression(self, node: ast.expr) -> Expression:
+    def version(self, name: str) -> str:
+        """The first of NAME_2, NAME_3, ... that nothing in the text is called."""
+        while True:
+            self.versions[name] += 1
+            fresh = f"{name}_{self.versions[name] + 1}"
+            if fresh not in self.taken:
+                return fresh
+
+    def expression(self, node: ast.expr, depth: int) -> Expression:
         position = self.place(node)
+        if depth > MAX_DEPTH:
+            raise mistake(f"the expression is nested more than {MAX_DEPTH} levels deep", position)
         match node:
-            case ast.Constant(value=bool()):
-                _fail("True and False stand only after an option's name", position)
-            case ast.Constant(value=int() | float() as number):
-                return Number(float(number), position)
+            case ast.Constant(value=int() | float() as number) if not isinstance(number, bool):
+                return Number(float(_literal(number, position)), position)
+            case ast.Name(id=name) if name == _INFINITY:
+                return Number(math.inf, position)
             case ast.Name(id=name):
                 return Name(self.scope.get(name, name), position)
             case ast.UnaryOp(op=ast.USub(), operand=operand):
-                return Negate(self.expression(operand), position)
+                return Negate(self.expression(operand, depth + 1), position)
             case ast.BinOp(op=op, left=left, right=right) if type(op) in _OPERATORS:
-                return Binary(_OPERATORS[type(op)], self.expression(left), self.expression(right), position)
-            case ast.Call(func=ast.Name(id=name), args=arguments, keywords=keywords):
-                options = tuple(sorted((str(k.arg), self.constant(k.value)) for k in keywords))
-                if any(keyword.arg is None for keyword in keywords):
-                    _fail("'**' has no meaning here", position)
-                return Call(name, tuple(self.expression(a) for a in arguments), options, position)
+                operands = self.expression(left, depth + 1), self.expression(right, depth + 1)
+                return Binary(_OPERATORS[type(op)], *operands, position)
+            case ast.Call(func=function):
+                if _is_name(function, "split"):
+                    raise mistake("split stands alone to the right of '='", position)
+                return self.call(node, depth)
             case ast.Subscript(value=value, slice=index):
                 parts = index.elts if isinstance(index, ast.Tuple) else [index]
-                return Index(self.expression(value), tuple(self.slice(part) for part in parts), position)
-        _fail(f"{type(node).__name__} has no meaning in an equation", position)
-        raise AssertionError
+                return Index(self.expression(value, depth + 1), tuple(self.slice(part) for part in parts), position)
+        raise mistake(f"{_FOREIGN.get(type(node), type(node).__name__)} has no meaning in an equation", position)
+
+    def call(self, node: ast.Call, depth: int) -> Call:
+        position = self.place(node)
+        if not isinstance(node.func, ast.Name):
+            raise mistake("only a function or a norm can be called, by its name", position)
+        options: dict[str, Constant] = {}
+        for option in node.keywords:
+            if option.arg is None or option.arg in options:
+                raise mistake("an option is written once, as name=value", self.place(option))
+            options[option.arg] = self.constant(option.value)
+        arguments = tuple(self.expression(argument, depth + 1) for argument in node.args)
+        return Call(node.func.id, arguments, tuple(sorted(options.items())), position)
 
     def constant(self, node: ast.expr) -> Constant:
+        position = self.place(node)
         match node:
-            case ast.Constant(value=(bool() | int() | float() | str()) as value):
+            case ast.Constant(value=bool() as value):
                 return value
+            case ast.Constant(value=str() as value):
+                if not _TEXT.fullmatch(value):
+                    raise mistake("a text holds letters, digits, '_', '-', '.', '$' and blanks", position)
+                return value
+            case ast.Constant(value=(int() | float()) as value):
+                return _literal(value, position)
             case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=(int() | float()) as value)):
-                return -value
+                return -_literal(value, position)
             case ast.Tuple(elts=elements):
                 values = [self.constant(element) for element in elements]
-                if all(isinstance(value, int) for value in values):
+                if all(isinstance(value, int) and not isinstance(value, bool) for value in values):
                     return tuple(int(value) for value in values if isinstance(value, int))
-        _fail("an option's value is a number, a text, True, False, or integers in parentheses", self.place(node))
-        raise AssertionError
+        raise mistake("an option's value is a number, a text, True, False, or integers in parentheses", position)
 
     def slice(self, node: ast.expr) -> Slice:
         if not isinstance(node, ast.Slice) or node.step is not None:
-            _fail("an index is a slice 'start:stop' of constants", self.place(node))
-        assert isinstance(node, ast.Slice)
-        return Slice(*(None if end is None else _bound(end, self.place(end)) for end in (node.lower, node.upper)))
+            raise mistake("an index is a slice 'start:stop' of constants", self.place(node))
+        return Slice(*(None if end is None else read_size(end, self.place(end)) for end in (node.lower, node.upper)))
 
 
-def _bound(node: ast.expr, position: Position) -> Bound:
-    match node:
-        case ast.Constant(value=int() as value) if not isinstance(value, bool):
-            return Bound(value)
-        case ast.Name(id=name):
-            return Bound(0, ((name, 1),))
-        case ast.UnaryOp(op=ast.USub(), operand=operand):
-            return _scaled(_bound(operand, position), -1)
-        case ast.BinOp(op=ast.Add(), left=left, right=right):
-            return _added(_bound(left, position), _bound(right, position))
-        case ast.BinOp(op=ast.Sub(), left=left, right=right):
-            return _added(_bound(left, position), _scaled(_bound(right, position), -1))
-        case ast.BinOp(op=ast.Mult(), left=ast.Constant(value=int() as factor), right=right):
-            return _scaled(_bound(right, position), factor)
-    _fail("a size is an integer or a sum such as inputs + 2*units", position)
-    raise AssertionError
+def _is_name(node: ast.expr, name: str) -> bool:
+    return isinstance(node, ast.Name) and node.id == name
 
 
-def _scaled(bound: Bound, factor: int) -> Bound:
-    return Bound(bound.constant * factor, tuple((name, count * factor) for name, count in bound.terms))
-
-
-def _added(a: Bound, b: Bound) -> Bound:
-    counts: Counter[str] = Counter()
-    for name, count in a.terms + b.terms:
-        counts[name] += count
-    return Bound(a.constant + b.constant, tuple(sorted((name, n) for name, n in counts.items() if n)))
+def _literal(value: int | float, position: Position) -> int | float:
+    if isinstance(value, int) and value > MAX_INTEGER:
+        raise mistake("the integer is larger than 2**53", position)
+    if value == math.inf:
+        raise mistake(f"the number is too large for a float; infinity is written {_INFINITY}", position)
+    return value

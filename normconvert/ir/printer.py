@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from normconvert.ir.expressions import (
     Binary,
     Bound,
@@ -56,7 +58,7 @@ def _plain(name: str) -> str:
 def _text(expression: Expression) -> tuple[str, int]:
     match expression:
         case Number(value=value):
-            return _number(value), _ATOM
+            return _number(value), _NEGATION if value < 0 else _ATOM
         case Name(name=name):
             return _plain(name), _ATOM
         case Negate(operand=operand):
@@ -78,8 +80,8 @@ def _wrapped(expression: Expression, level: int) -> str:
 
 
 def _number(value: float) -> str:
-    if value == float("inf"):
-        return "1e999"
+    if not math.isfinite(value):
+        return str(value)
     return str(int(value)) if value == int(value) and abs(value) < 1e15 else repr(float(value))
 
 

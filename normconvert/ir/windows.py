@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from normconvert.errors import UsageError
 
+PADDINGS = ("valid", "same", "causal")
+
 
 def extent(window: int, dilation: int) -> int:
     """Steps from the first to the last element that a window reads, both counted."""
@@ -25,7 +27,7 @@ def padding_amounts(size: int, window: int, stride: int, dilation: int, padding:
         case "same":
             total = max((-(-size // stride) - 1) * stride + reach - size, 0)
             return total // 2, total - total // 2
-    raise UsageError(f"padding {padding!r} is not known", remedy="Use valid, same or causal")
+    raise UsageError(f"padding {padding!r} is not known", remedy=f"Use one of {', '.join(PADDINGS)}")
 
 
 def window_length(size: int | None, window: int, stride: int, dilation: int, padding: str) -> int | None:
