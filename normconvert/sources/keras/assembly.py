@@ -1,0 +1,258 @@
+"""The model under construction: layers, nodes and values, filled layer by layer as Keras's graph is walked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from normconvert.cells import Family
+from normconvert.errors import CorruptFile, NormconvertError, Unsupported
+from normconvert.ir.layers import AnyLayer
+from normconvert.ir.model import Array, Node, value_name
+from normconvert.sources.keras.building import Config
+from normconvert.sources.keras.keras1 import KernelScope, modernise
+from normconvert.sources.keras.store import Scope, Taken
+from normconvert.sources.keras.versions import KerasDialect
+
+Shape = tuple["int | None", ...]
+
+
+@dataclass(frozen=True)
+class Value:
+    """A tensor of the Keras graph.
+
+    Attributes:
+        name: of the value in the model.
+        mask: name of the value `[batch, time]` that masks it, or empty.
+        shape: of one sample, as far as the file tells; None where it does not.
+    """
+
+    name: str
+    mask: str = ""
+    shape: Shape | None = None
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A layer of the configuration.
+
+    Attributes:
+        class_name, config: in the words of Keras 2/3.
+        path: its name, that of the models around it before it (`outer/inner`).
+        scope: its stored arrays.
+        input_shape: shape of one sample of its (first) input where the file tells.
+    """
+
+    class_name: str
+    config: Config
+    path: str
+    scope: Scope
+    input_shape: Shape | None = None
+
+
+@dataclass(frozen=True)
+class Call:
+    """One application of a layer.
+
+    Attributes:
+        inputs: its tensors, query, value, key in this order.
+        states: initial states of a recurrent layer.
+        options: further arguments of the call that are no tensors (`training`, `use_causal_mask`).
+    """
+
+    inputs: tuple[Value, ...]
+    states: tuple[Value, ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+Handler = Callable[["Assembly", Spec, Call], "list[Value]"]
+
+HANDLERS: dict[str, Handler] = {}
+"""What a layer class adds to the model; classes not listed are built by `plain.PLAIN`."""
+
+
+def handles(*classes: str) -> Callable[[Handler], Handler]:
+    """Register the handler of some layer classes."""
+
+    def register(handler: Handler) -> Handler:
+        HANDLERS.update(dict.fromkeys(classes, handler))
+        return handler
+
+    return register
+
+
+@dataclass
+class Assembly:
+    """The model so far.
+
+    Attributes:
+        place: how errors name the file.
+        dialect: of the Keras that wrote it.
+        define: cell families for the user's own classes.
+        layers, nodes, weights: of the model.
+        built: layers' parts by path, so that a shared layer is built once.
+        notes: what the user should know about the reading.
+    """
+
+    place: str
+    dialect: KerasDialect
+    define: Mapping[str, Family]
+    layers: dict[str, AnyLayer] = field(default_factory=dict)
+    nodes: list[Node] = field(default_factory=list)
+    weights: dict[str, Array] = field(default_factory=dict)
+    built: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    names: set[str] = field(default_factory=set)
+
+    def spec(self, entry: Mapping[str, Any], prefix: str, scope: Scope) -> Spec:
+        """A layer's entry of a configuration (`class_name`, `config`) in modern words."""
+        class_name, config, name = describe(entry)
+        if self.dialect.major == 1:
+            class_name, config = modernise(class_name, config)
+        if self.dialect.major == 1 or self.dialect.theano:
+            scope = KernelScope(scope, class_name, config, self.dialect.theano)
+        config = self.dialect.filled(class_name, config)
+        return Spec(class_name, config, prefix + plain_name(name), scope, built_shape(entry))
+
+    def apply(self, spec: Spec, call: Call) -> list[Value]:
+        """Add one application of a layer.
+
+        Raises:
+            Unsupported, CorruptFile: with the file and the layer as the place.
+        """
+        handler = self.handler(spec.class_name)
+        try:
+            return handler(self, spec, call)
+        except NormconvertError as error:
+            raise error if error.where.startswith(self.place) else error.at(f"{self.place}: {spec.path}") from None
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+            raise CorruptFile(
+                f"the configuration of this {spec.class_name} does not make sense ({type(error).__name__}: {error})",
+                where=f"{self.place}: {spec.path}",
+            ) from error
+
+    def handler(self, class_name: str) -> Handler:
+        """The handler of a layer class; the user's own definitions come first."""
+        if self.defined(class_name) is not None:
+            return HANDLERS["defined"]
+        return HANDLERS.get(class_name, HANDLERS["plain"])
+
+    def defined(self, class_name: str) -> Family | None:
+        """The cell family a user gave for a class, registered (`Package>Class`) or not."""
+        return self.define.get(class_name) or self.define.get(class_name.split(">")[-1])
+
+    def add_layer(self, name: str, layer: AnyLayer, weights: Mapping[str, Array], config: Config) -> str:
+        """Add a layer with its arrays, once."""
+        if config.get("trainable") is False:
+            layer = msgspec.structs.replace(layer, trainable=False)
+        expected = set(layer.weight_names())
+        if expected != set(weights):
+            odd = ", ".join(sorted(expected ^ set(weights)))
+            raise CorruptFile(f"the arrays do not fit the layer: {odd}")
+        self.layers[name] = layer
+        for weight, array in weights.items():
+            self.weights[f"{name}.{weight}"] = array
+            if array.dtype.kind == "f" and not np.isfinite(array).all():
+                self.notes.append(f"The weight {name}.{weight} holds NaN or infinity.")
+        return name
+
+    def add_node(
+        self,
+        layer: str,
+        inputs: Sequence[str],
+        *,
+        name: str = "",
+        masks: Sequence[str] = (),
+        states: Sequence[str] = (),
+    ) -> str:
+        """Add one application of a layer; gives the name of its first output."""
+        name = self.unique(name or layer)
+        self.nodes.append(Node(name, layer, tuple(inputs), tuple(masks) if any(masks) else (), tuple(states)))
+        return name
+
+    def add_once(self, name: str, layer: AnyLayer, inputs: Sequence[str], *, masks: Sequence[str] = ()) -> str:
+        """Add a layer without arrays, unless it is there, and apply it."""
+        self.layers.setdefault(name, layer)
+        return self.add_node(name, inputs, masks=masks)
+
+    def unique(self, name: str) -> str:
+        """The name itself if no value has it yet, else with a number."""
+        candidate, number = name, 1
+        while candidate in self.names:
+            candidate, number = f"{name}_{number}", number + 1
+        self.names.add(candidate)
+        return candidate
+
+    def record(
+        self,
+        layer: str,
+        weights: Mapping[str, Array],
+        taken: Sequence[Taken],
+        layout: Mapping[str, str] | None = None,
+    ) -> None:
+        """Note which weight each stored array became; `layout` says it where arrays were rearranged."""
+        for item in taken:
+            found = [name for name, array in weights.items() if np.may_share_memory(array, item.array)]
+            name = (layout or {}).get(item.role) or (found[0] if len(found) == 1 else item.role)
+            item.stored.used_as = f"{layer}.{name}"
+
+
+def describe(entry: Mapping[str, Any]) -> tuple[str, Config, str]:
+    """Class, configuration and name of a layer's entry.
+
+    Raises:
+        CorruptFile: it is not such an entry.
+    """
+    class_name, config = entry.get("class_name"), entry.get("config")
+    if not isinstance(class_name, str) or not isinstance(config, (dict, list)):
+        raise CorruptFile("a layer without class and configuration")
+    body: Config = dict(config) if isinstance(config, dict) else {"layers": config}
+    name = entry.get("name") or body.get("name")
+    if not isinstance(name, str) or not name:
+        name = class_name.lower()
+    return class_name, body, name
+
+
+def plain_name(name: str) -> str:
+    """A name without the colon, which separates a node from the number of its output."""
+    return name.replace(":", "_")
+
+
+def built_shape(entry: Mapping[str, Any]) -> Shape | None:
+    """Shape of one sample of a layer's input, which newer files note under `build_config`."""
+    build = entry.get("build_config")
+    shape = build.get("input_shape") if isinstance(build, dict) else None
+    if isinstance(shape, list) and shape and isinstance(shape[0], list):
+        shape = shape[0]
+    return sample_shape(shape)
+
+
+def sample_shape(shape: Any) -> Shape | None:
+    """A batch shape of a configuration without its batch axis; None if it is not one."""
+    if not isinstance(shape, (list, tuple)) or not shape:
+        return None
+    sizes = tuple(shape)[1:]
+    return sizes if all(size is None or (isinstance(size, int) and size > 0) for size in sizes) else None
+
+
+def outputs_of(node: str, count: int) -> list[Value]:
+    """The values of a node with several outputs."""
+    return [Value(value_name(node, n)) for n in range(count)]
+
+
+def with_shape(value: Value, shape: Shape | None) -> Value:
+    """The same value, with a shape if it has none."""
+    return value if value.shape is not None or shape is None else replace(value, shape=shape)
+
+
+def unsupported_class(class_name: str) -> Unsupported:
+    """The error for a layer class that nothing describes."""
+    short = class_name.split(">")[-1]
+    return Unsupported(
+        f"the layer class {class_name} is unknown",
+        remedy=f'Describe it in a file and pass --define "{short}={short.lower()}.toml"',
+    )

@@ -1,0 +1,148 @@
+"""Who feeds whom: the `inbound_nodes` of a functional model, in the words of every Keras version.
+
+Keras 1 and 2 write `[[["lstm", 0, 0, {"mask": null}]]]`, Keras 3 `[{"args": [...], "kwargs": {...}}]` with tensors
+as `{"class_name": "__keras_tensor__", "config": {"keras_history": ["lstm", 0, 0]}}`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from normconvert.errors import CorruptFile
+from normconvert.sources.keras.assembly import Shape, sample_shape
+
+
+@dataclass(frozen=True)
+class Reference:
+    """An output of a call of a layer: `layer`'s call number `node`, output number `output`."""
+
+    layer: str
+    node: int
+    output: int
+    shape: Shape | None = None
+
+
+@dataclass(frozen=True)
+class Inbound:
+    """The arguments of one call of a layer.
+
+    Attributes:
+        inputs: its tensors, in order.
+        states: initial states given by name.
+        mask: a mask given by name, for the first input.
+        options: arguments that are no tensors.
+    """
+
+    inputs: tuple[Reference, ...]
+    states: tuple[Reference, ...] = ()
+    mask: tuple[Reference, ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def references(self) -> Iterator[Reference]:
+        """Every tensor the call computes with; what masks are made from is looked at apart."""
+        yield from (*self.inputs, *self.states)
+
+
+_INPUT_ARGUMENTS = ("inputs", "sequence", "sequences", "x", "query", "value", "key")
+"""Arguments that are tensors to compute with, in the order the model's layers take them."""
+
+
+def inbound_calls(nodes: Any) -> list[Inbound]:
+    """The calls of a layer.
+
+    Raises:
+        CorruptFile: not in the form of any version.
+    """
+    if not isinstance(nodes, list):
+        raise CorruptFile("its inbound nodes are not a list")
+    return [_keras3(node) if isinstance(node, dict) and "args" in node else _keras2(node) for node in nodes]
+
+
+def references(data: Any) -> list[Reference]:
+    """All references in nested lists and dictionaries, in order: the outputs of a model, the inputs of a layer."""
+    if (found := _tensor(data)) is not None:
+        return [found]
+    if isinstance(data, (list, tuple)):
+        return [reference for item in data for reference in references(item)]
+    if isinstance(data, dict):
+        return [reference for item in data.values() for reference in references(item)]
+    return []
+
+
+def offsets(calls: Mapping[str, list[Inbound]], outputs: list[Reference]) -> dict[str, int]:
+    """By how much each layer's calls are numbered too high.
+
+    A nested model that was built on its own has a call of its own, number 0, which a configuration leaves out while
+    the numbers still count it. Every call that is kept is read by something, so the highest number read tells.
+    """
+    highest: dict[str, int] = {}
+    for reference in (*outputs, *(r for inbounds in calls.values() for i in inbounds for r in (*i.references(), *i.mask))):
+        highest[reference.layer] = max(highest.get(reference.layer, 0), reference.node)
+    return {layer: max(0, highest.get(layer, 0) + 1 - max(len(inbounds), 1)) for layer, inbounds in calls.items()}
+
+
+def keras3_outputs(outputs: list[Reference], nested: set[str]) -> list[Reference]:
+    """The outputs of a Keras 3 model, where only these references count a nested functional model's own call."""
+    counted = nested - {reference.layer for reference in outputs if reference.node == 0}
+    return [replace(r, node=r.node - 1) if r.layer in counted else r for r in outputs]
+
+
+def _keras3(node: Mapping[str, Any]) -> Inbound:
+    arguments, keywords = node.get("args"), node.get("kwargs") or {}
+    if not isinstance(arguments, (list, tuple)) or not isinstance(keywords, dict):
+        raise CorruptFile("an inbound node without arguments")
+    return _with_keywords(references(arguments), keywords)
+
+
+def _keras2(node: Any) -> Inbound:
+    found: list[Reference] = []
+    keywords: dict[str, Any] = {}
+    for item in [node] if _tensor(node) is not None else _leaves(node):
+        reference = _tensor(item)
+        if reference is not None:
+            found.append(reference)
+        if len(item) > 3 and isinstance(item[3], dict):
+            keywords.update(item[3])
+    return _with_keywords(found, keywords)
+
+
+def _leaves(node: Any) -> Iterator[list[Any]]:
+    """The lists of a Keras 2 node that stand for a tensor, or for a constant (`_CONSTANT_VALUE`)."""
+    if isinstance(node, dict):
+        node = list(node.values())
+    if isinstance(node, list) and node and isinstance(node[0], str):
+        yield node
+    elif isinstance(node, list):
+        for item in node:
+            yield from _leaves(item)
+
+
+def _with_keywords(found: list[Reference], keywords: Mapping[str, Any]) -> Inbound:
+    inputs = list(found)
+    for name in _INPUT_ARGUMENTS:
+        inputs += references(keywords.get(name))
+    special = ("initial_state", "mask", *_INPUT_ARGUMENTS)
+    options = {name: True if references(value) else value for name, value in keywords.items() if name not in special}
+    return Inbound(
+        tuple(inputs), tuple(references(keywords.get("initial_state"))), tuple(references(keywords.get("mask"))), options
+    )
+
+
+def _tensor(data: Any) -> Reference | None:
+    if isinstance(data, dict) and data.get("class_name") == "__keras_tensor__":
+        config = data.get("config")
+        history = config.get("keras_history") if isinstance(config, dict) else None
+        reference = _tensor(history)
+        if reference is None or not isinstance(config, dict):
+            raise CorruptFile("a tensor without its history")
+        return replace(reference, shape=sample_shape(config.get("shape")))
+    if (
+        isinstance(data, (list, tuple))
+        and len(data) >= 3
+        and isinstance(data[0], str)
+        and all(isinstance(number, int) and number >= 0 for number in data[1:3])
+    ):
+        return Reference(data[0], data[1], data[2])
+    return None

@@ -1,0 +1,116 @@
+"""Layers without recurrence, and the wrapper that applies a layer to every time step."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from normconvert.errors import Unsupported
+from normconvert.ir.layers import FoldTime, Masking, UnfoldTime
+from normconvert.sources.keras.assembly import (
+    Assembly,
+    Call,
+    Spec,
+    Value,
+    describe,
+    handles,
+    unsupported_class,
+)
+from normconvert.sources.keras.building import Part
+from normconvert.sources.keras.masks import mask_after, masks_read
+from normconvert.sources.keras.plain import PLAIN
+
+_POINTWISE = frozenset({"Dense", "Activation", "Dropout", "ReLU", "LeakyReLU", "ELU", "Identity"})
+"""Layers that do the same to `[batch, time, features]` as to each time step."""
+
+_KEEP_SHAPE = _POINTWISE - {"Dense"} | {"BatchNormalization", "LayerNormalization", "SpatialDropout1D"}
+_CODE = frozenset({"Lambda", "TFOpLambda", "TensorFlowOpLayer", "SlicingOpLambda"})
+
+
+@handles("plain")
+def plain(assembly: Assembly, spec: Spec, call: Call) -> list[Value]:
+    """A layer that a builder of `plain` knows."""
+    parts = _parts(assembly, spec, call)
+    names = [value.name for value in call.inputs]
+    masks = masks_read(assembly, spec, call)
+    for part in parts:
+        names = [assembly.add_node(spec.path + part.suffix, names, masks=masks)]
+        masks = ()
+    if not parts:
+        return list(call.inputs)
+    shape = call.inputs[0].shape if spec.class_name in _KEEP_SHAPE else None
+    return [Value(names[0], mask_after(assembly, spec, call), shape)]
+
+
+@handles("Masking")
+def masking(assembly: Assembly, spec: Spec, call: Call) -> list[Value]:
+    """Masked steps set to zero, and the mask itself beside them."""
+    layer = Masking(kind="Masking", value=float(spec.config["mask_value"]))
+    name = assembly.add_once(spec.path, layer, [call.inputs[0].name])
+    return [Value(name, mask_after(assembly, spec, call), call.inputs[0].shape)]
+
+
+def _parts(assembly: Assembly, spec: Spec, call: Call) -> tuple[Part, ...]:
+    """The layer's parts, built and added to the model the first time."""
+    if spec.path not in assembly.built:
+        _refuse(spec, call)
+        builder = PLAIN.get(spec.class_name)
+        if builder is None:
+            raise unsupported_class(spec.class_name)
+        config = {**spec.config, **_from_call(spec, call)}
+        parts = builder(spec.class_name, config, spec.scope, assembly.dialect)
+        weights = {}
+        for part in parts:
+            assembly.add_layer(spec.path + part.suffix, part.layer, part.weights, spec.config)
+            prefix = part.suffix.lstrip("/")
+            weights.update({f"{prefix}.{n}" if prefix else n: array for n, array in part.weights.items()})
+        assembly.record(spec.path, weights, spec.scope.taken())
+        assembly.built[spec.path] = parts
+    parts_built: tuple[Part, ...] = assembly.built[spec.path]
+    return parts_built
+
+
+def _refuse(spec: Spec, call: Call) -> None:
+    if spec.class_name in _CODE:
+        raise Unsupported(
+            f"a {spec.class_name} layer runs Python code, which is never run",
+            remedy="Replace it by a layer, and save the model again",
+        )
+    for option in ("return_attention_scores", "attention_mask"):
+        if call.options.get(option):
+            raise Unsupported(f"it is called with {option}", remedy="Call it without, and save the model again")
+
+
+def _from_call(spec: Spec, call: Call) -> dict[str, Any]:
+    """What a call decides about the layer: its input's axes, causal attention, and batch statistics at inference."""
+    settings: dict[str, Any] = {}
+    shape = spec.input_shape if spec.input_shape is not None or not call.inputs else call.inputs[0].shape
+    if shape is not None:
+        settings["build_config"] = {"input_shape": [None, *shape]}
+    if call.options.get("use_causal_mask"):
+        settings |= {"causal": True, "use_causal_mask": True}
+    if call.options.get("training") is True and spec.class_name == "BatchNormalization":
+        raise Unsupported("it is called with training=True", remedy="Call it without, and save the model again")
+    return settings
+
+
+@handles("TimeDistributed")
+def time_distributed(assembly: Assembly, spec: Spec, call: Call) -> list[Value]:
+    """A layer applied to each time step by itself."""
+    entry = spec.config["layer"]
+    _, _, name = describe(entry)
+    inner = assembly.spec(entry, f"{spec.path}/", spec.scope.child("layer", name))
+    if inner.class_name in _POINTWISE and assembly.defined(inner.class_name) is None:
+        values = assembly.apply(replace(inner, path=spec.path), call)
+        return [replace(values[0], mask=call.inputs[0].mask)]
+    folded = []
+    for value in call.inputs:
+        name = assembly.add_once(f"{spec.path}/fold", FoldTime(), [value.name])
+        shape = value.shape if value.shape is not None else spec.input_shape
+        folded.append(Value(name, "", None if shape is None else shape[1:]))
+    outputs = []
+    for value in assembly.apply(inner, replace(call, inputs=tuple(folded))):
+        assembly.layers.setdefault(f"{spec.path}/unfold", UnfoldTime())
+        node = assembly.add_node(f"{spec.path}/unfold", [value.name, call.inputs[0].name], name=spec.path)
+        outputs.append(Value(node, call.inputs[0].mask))
+    return outputs

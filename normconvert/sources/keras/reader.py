@@ -1,0 +1,163 @@
+"""A Keras file as a model: the entry that the other modules of this package serve."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from normconvert.cells import Family
+from normconvert.errors import CorruptFile, UsageError
+from normconvert.ir.layers import Embedding, Flatten, FoldTime, Permute, Recurrent, RepeatVector, Reshape, Reverse, StepMask
+from normconvert.ir.model import Input, Model, Node, Provenance, value_name
+from normconvert.sources.keras import layers as _layers
+from normconvert.sources.keras import recurrent as _recurrent
+from normconvert.sources.keras.assembly import Assembly, describe
+from normconvert.sources.keras.container import Container
+from normconvert.sources.keras.graph import read_model
+from normconvert.sources.keras.hdf5 import Stored
+from normconvert.sources.keras.store import open_scope
+from normconvert.sources.keras.versions import KerasDialect, dialect_of
+from normconvert.sources.reading import Assumption, TensorUse
+
+HANDLER_MODULES = (_layers, _recurrent)
+"""Imported for the layer classes they register."""
+
+_REARRANGING = (FoldTime, Flatten, Permute, RepeatVector, Reshape, Reverse)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A model with the account of its arrays and of what was assumed."""
+
+    model: Model
+    tensors: tuple[TensorUse, ...]
+    assumptions: tuple[Assumption, ...]
+
+
+def read_container(container: Container, define: Mapping[str, Family], options: Mapping[str, str]) -> Reading:
+    """The model of an opened file that holds its configuration.
+
+    Raises:
+        UsageError: there is no configuration.
+        Unsupported, CorruptFile: with the file and the layer as the place.
+    """
+    if container.config is None:
+        raise UsageError(
+            "holds weights but no architecture",
+            where=container.place,
+            remedy="Pass its JSON with --config, or run 'normconvert plan' and pass the recipe with --recipe",
+        )
+    dialect = dialect_of(container.version, backend=_backend(container), config=container.config)
+    assembly = Assembly(container.place, dialect, define)
+    class_name, config, name = describe(_root(container.config))
+    scope = open_scope(container)
+    inputs, outputs = read_model(assembly, class_name, config, scope)
+    tensors = _account(container, assembly)
+    notes = tuple(assembly.notes)
+    model = Model(
+        name=name,
+        inputs=tuple(_typed(item, assembly) for item in inputs),
+        outputs=tuple(outputs),
+        layers=assembly.layers,
+        nodes=tuple(assembly.nodes),
+        weights=assembly.weights,
+        provenance=Provenance(
+            source=container.place,
+            sha256=container.sha256,
+            format=container.format,
+            framework=_framework(dialect),
+            options=dict(options),
+            notes=(*(f"{a.sentence} ({a.source})." for a in _assumed(dialect)), *notes),
+        ),
+    )
+    return Reading(model, tensors, _assumed(dialect))
+
+
+def _root(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The model's own entry; a `.json` of some tools wraps it once more."""
+    inner = config.get("model_config")
+    return inner if isinstance(inner, dict) else config
+
+
+def _backend(container: Container) -> str:
+    """The backend that wrote the file: Keras 1 does not say, but only Theano's arrays have no `:0`."""
+    if container.backend or container.format != "keras-h5" or not container.version.startswith("1"):
+        return container.backend
+    names = list(container.file.arrays)
+    return "theano" if names and not any(name.endswith(":0") for name in names) else ""
+
+
+def _framework(dialect: KerasDialect) -> str:
+    name = "tf.keras" if dialect.tf and dialect.major == 2 else "Keras"
+    return f"{name} {dialect.text or dialect.major}"
+
+
+def _assumed(dialect: KerasDialect) -> tuple[Assumption, ...]:
+    return tuple(Assumption(sentence, source) for sentence, source in dialect.used.items())
+
+
+def _typed(declared: Input, assembly: Assembly) -> Input:
+    """The input: integers if all it is used for is to look up rows of tables, its batch size free unless a state
+    ties it."""
+    readers = _readers(assembly.nodes, declared.name, assembly)
+    indices = bool(readers) and readers <= {Embedding, StepMask}
+    stateful = any(isinstance(layer, Recurrent) and layer.stateful for layer in assembly.layers.values())
+    return Input(declared.name, declared.shape, "int" if indices else "float", declared.batch if stateful else None)
+
+
+def _readers(nodes: Sequence[Node], value: str, assembly: Assembly) -> set[type]:
+    """The classes of the layers a value reaches, looking through layers that only rearrange."""
+    found: set[type] = set()
+    reached = {value}
+    for node in nodes:
+        if not reached & set(node.inputs):
+            continue
+        layer = assembly.layers[node.layer]
+        if isinstance(layer, _REARRANGING):
+            reached.add(value_name(node.name))
+        else:
+            found.add(type(layer))
+    return found
+
+
+def _account(container: Container, assembly: Assembly) -> tuple[TensorUse, ...]:
+    """Every stored array with its use, or the reason why it has none.
+
+    Raises:
+        CorruptFile: an array under the model's layers that nothing in the configuration uses.
+    """
+    uses = []
+    for stored in container.file.arrays.values():
+        reason = "" if stored.used_as else _why_ignored(container, stored)
+        if not stored.used_as and not reason:
+            raise CorruptFile(
+                f"the array of shape {list(stored.shape)} is used by nothing in the configuration",
+                where=f"{container.place}: {stored.name}",
+                remedy="Do the weights belong to this architecture?",
+            )
+        uses.append(TensorUse(stored.name, stored.shape, stored.dtype, stored.used_as, reason))
+    return tuple(uses)
+
+
+_IGNORED = (
+    ("optimizer", "state of the optimizer"),
+    ("seed_generator", "state of a random number generator"),
+    ("seed_gen", "state of a random number generator"),
+    ("metrics", "a training metric"),
+    ("compile_metrics", "a training metric"),
+    ("loss_tracker", "a training metric"),
+)
+
+
+def _why_ignored(container: Container, stored: Stored) -> str:
+    parts = stored.name.split("/")
+    for word, reason in _IGNORED:
+        if any(part.lstrip("_").startswith(word) for part in parts):
+            return reason
+    if parts[-1].split(":")[0] == "count" or stored.shape == () and "int" in stored.dtype:
+        return "a counter of training"
+    if container.format == "keras-h5" and container.root and parts[0] != container.root:
+        return "outside the model's weights"
+    return ""

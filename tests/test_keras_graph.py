@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from keras_oracle import FORMS, assert_same
+
+pytestmark = pytest.mark.framework
+
+
+@pytest.fixture(params=["keras", "tf_keras"], scope="module")
+def keras(request: pytest.FixtureRequest) -> Any:
+    return pytest.importorskip(request.param)
+
+
+def test_a_chain_of_layers(keras: Any, tmp_path: Path) -> None:
+    layers = keras.layers
+    model = keras.Sequential(
+        [
+            layers.Input((None, 5)),
+            layers.Conv1D(6, 3, padding="causal", activation="relu"),
+            layers.BatchNormalization(scale=False),
+            layers.Dropout(0.2),
+            layers.LSTM(4),
+            layers.BatchNormalization(epsilon=0.02),
+            layers.Dense(2, activation="tanh", use_bias=False),
+        ]
+    )
+    assert_same(model, tmp_path)
+
+
+def test_several_inputs_and_outputs(keras: Any, tmp_path: Path) -> None:
+    layers = keras.layers
+    left, right = layers.Input((6,), name="left"), layers.Input((4, 3), name="right")
+    summary = layers.GRU(6)(right)
+    joined = layers.Concatenate()([left, summary])
+    total = layers.Add()([left, summary])
+    model = keras.Model([left, right], [layers.Dense(2)(joined), layers.Multiply()([total, left])])
+    read = assert_same(model, tmp_path)
+    assert [declared.name for declared in read.inputs] == ["left", "right"]
+
+
+def test_a_shared_layer_is_one_layer_and_two_nodes(keras: Any, tmp_path: Path) -> None:
+    layers = keras.layers
+    a, b = layers.Input((4, 3)), layers.Input((7, 3))
+    encoder = layers.LSTM(5, name="encoder")
+    model = keras.Model([a, b], layers.Subtract()([encoder(a), encoder(b)]))
+    read = assert_same(model, tmp_path)
+    assert [node.layer for node in read.nodes].count("encoder") == 2
+    assert len(read.layers) == 2
+
+
+def test_models_inside_models(keras: Any, tmp_path: Path) -> None:
+    layers = keras.layers
+    inside = layers.Input((6,))
+    branch = keras.Model(inside, layers.BatchNormalization(name="norm")(layers.Dense(3, name="dense")(inside)), name="branch")
+    deep = keras.Sequential([layers.Input((2,)), layers.Dense(2, activation="relu"), layers.Dense(2)], name="deep")
+    chain = keras.Sequential([layers.Input((6,)), layers.Dense(2), deep], name="chain")
+    p, q = layers.Input((6,)), layers.Input((6,))
+    model = keras.Model([p, q], layers.Concatenate()([branch(p), branch(q), chain(p)]))
+    read = assert_same(model, tmp_path)
+    assert "branch/norm" in read.layers
+
+
+def test_two_nested_models_with_equal_inner_names(keras: Any, tmp_path: Path) -> None:
+    layers = keras.layers
+
+    def tower(name: str) -> Any:
+        return keras.Sequential(
+            [layers.Input((3,)), layers.BatchNormalization(name="norm"), layers.Dense(3, name="dense")], name=name
+        )
+
+    model = keras.Sequential([layers.Input((3,)), keras.Sequential([layers.Input((3,)), tower("one"), tower("two")])])
+    # tf_keras cannot write such a model into an .h5 file: both arrays would have one name there.
+    assert_same(model, tmp_path, forms=FORMS if keras.__name__ == "keras" else (".keras", ".weights.h5"))
+
+
+def test_every_nested_output_may_be_read(keras: Any, tmp_path: Path) -> None:
+    layers = keras.layers
+    inside = layers.Input((5,))
+    split = keras.Model(inside, [layers.Dense(3)(inside), layers.Dense(2)(inside)])
+    source = layers.Input((5,))
+    first, second = split(source)
+    model = keras.Model(source, [second, layers.Dense(4)(first)])
+    assert_same(model, tmp_path)
+
+
+def test_attention_by_keywords(keras: Any, tmp_path: Path) -> None:
+    layers = keras.layers
+    query, value = layers.Input((4, 5)), layers.Input((6, 5))
+    model = keras.Model(
+        [query, value],
+        [
+            layers.MultiHeadAttention(2, 3)(query, value=value),
+            layers.Attention(use_scale=True)([query, value], use_causal_mask=True),
+            layers.AdditiveAttention()([query, value]),
+        ],
+    )
+    assert_same(model, tmp_path)
+
+
+def test_frozen_layers_stay_frozen(keras: Any, tmp_path: Path) -> None:
+    layers = keras.layers
+    model = keras.Sequential([layers.Input((3,)), layers.Dense(4, name="frozen"), layers.Dense(2, name="free")])
+    model.layers[0].trainable = False
+    read = assert_same(model, tmp_path)
+    assert not read.layers["frozen"].trainable
+    assert read.layers["free"].trainable
+
+
+def test_frozen_layers_in_nested_models_keep_their_arrays(keras: Any, tmp_path: Path) -> None:
+    layers = keras.layers
+    inner = keras.Sequential([layers.Input((3,)), layers.Dense(3), layers.BatchNormalization(), layers.Dense(3)])
+    inner.layers[0].trainable = False
+    inner.layers[1].trainable = False
+    assert_same(keras.Sequential([layers.Input((3,)), inner, layers.Dense(2)]), tmp_path)
