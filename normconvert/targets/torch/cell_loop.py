@@ -1,0 +1,192 @@
+"""The `forward` of a cell's module: the loop over time around its `step`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from normconvert.targets.torch.text import indented, signature, tuple_type
+
+
+@dataclass(frozen=True)
+class StateCode:
+    """How the code writes a state.
+
+    Attributes:
+        name, following: the state before and after the step.
+        size: its sizes for one sample, as arguments.
+        rank: its axes for one sample.
+        learned, carried: the attributes with its learned initial value and with what a stateful layer carries.
+    """
+
+    name: str
+    following: str
+    size: str
+    rank: int
+    learned: str = ""
+    carried: str = ""
+
+
+@dataclass(frozen=True)
+class Loop:
+    """What the loop is made of; names are those of the code.
+
+    Attributes:
+        inputs: of the cell.
+        computed: what `before_steps` gives.
+        carried: arguments of `step` from before the loop, and whether each has a time axis.
+        states: in the cell's order.
+        given: how many states are arguments of `forward`.
+        output: the state (after the step) that is the output, or empty if `step` gives it separately.
+        output_size, output_rank: of the output, for one sample.
+        masks: by state, the dropout mask it is multiplied by.
+        timed_before, timed_step: whether `before_steps` and `step` read the index of the time step.
+    """
+
+    inputs: tuple[str, ...]
+    computed: tuple[str, ...]
+    carried: tuple[tuple[str, bool], ...]
+    states: tuple[StateCode, ...]
+    given: int
+    output: str
+    output_size: str
+    output_rank: int
+    masks: dict[str, str]
+    masked: bool = False
+    zero_masked: bool = False
+    return_state: bool = False
+    stateful: bool = False
+    dropout: bool = False
+    timed_before: bool = False
+    timed_step: bool = False
+    most_steps: int | None = None
+    exported: bool = False
+
+
+def forward_method(loop: Loop) -> list[str]:
+    """The lines of `forward`."""
+    arguments = [*loop.inputs, *(["mask"] if loop.masked else []), *(s.name for s in loop.states[: loop.given])]
+    results = 1 + (len(loop.states) if loop.return_state else 0)
+    head = signature("forward", ["self", *(f"{name}: Tensor" for name in arguments)], tuple_type(results))
+    body = [*_prepared(loop), *_initial(loop), *(_scanned(loop) if loop.exported else _looped(loop)), *_finished(loop)]
+    return [head, *indented(body)]
+
+
+def _prepared(loop: Loop) -> list[str]:
+    turned = [*loop.inputs, *(["mask"] if loop.masked else [])]
+    x = loop.inputs[0]
+    lines = [
+        "if self.reverse:",
+        f"    {', '.join(turned)} = {', '.join(f'{name}.flip(1)' for name in turned)}",
+    ]
+    if loop.dropout:
+        lines.append(f"{x} = self.dropout({x})")
+    if loop.timed_step or loop.timed_before or loop.most_steps is not None:
+        counted = f"torch.arange({x}.shape[1], device={x}.device)"
+        lines.append(f"t = {counted} + self.steps_read" if loop.stateful else f"t = {counted}")
+    if loop.most_steps is not None and not loop.exported:
+        lines += [f"if t[-1] >= {loop.most_steps}:"]
+        lines += [f'    raise IndexError("there are statistics for {loop.most_steps} time steps only")']
+    if loop.computed:
+        given = [*loop.inputs, *(["t"] if loop.timed_before else [])]
+        lines.append(f"{', '.join(loop.computed)} = self.before_steps({', '.join(given)})")
+    return lines
+
+
+def _initial(loop: Loop) -> list[str]:
+    lines = []
+    x = loop.inputs[0]
+    for position, state in enumerate(loop.states):
+        if position < loop.given:
+            continue
+        zeros = f"{x}.new_zeros({x}.shape[0], {state.size})"
+        if state.learned:
+            zeros = f"self.{state.learned}.expand({x}.shape[0], {', '.join(['-1'] * state.rank)})"
+        if loop.stateful:
+            lines.append(f"{state.name} = {zeros}")
+            lines += [f"if self.{state.carried}.shape[0] == {x}.shape[0]:", f"    {state.name} = self.{state.carried}"]
+        else:
+            lines.append(f"{state.name} = {zeros}")
+    for state_name, mask in loop.masks.items():
+        lines.append(f"{mask} = F.dropout(torch.ones_like({state_name}), self.recurrent_dropout, self.training)")
+    if loop.masked:
+        lines.append(f"y = {x}.new_zeros({x}.shape[0], {loop.output_size})")
+    return lines
+
+
+def _arguments(loop: Loop, at: str) -> str:
+    carried = [f"{name}{at}" if timed else name for name, timed in loop.carried]
+    index = [f"t{at.replace(':, ', '')}"] if loop.timed_step else []
+    return ", ".join([*carried, *(state.name for state in loop.states), *loop.masks.values(), *index])
+
+
+def _step_lines(loop: Loop, at: str, kept: str) -> list[str]:
+    """One call of `step`, and what a mask keeps."""
+    if not loop.masked:
+        results = [state.name for state in loop.states] + ([] if loop.output else ["y"])
+        return [f"{', '.join(results)} = self.step({_arguments(loop, at)})"]
+    results = [state.following for state in loop.states] + ([] if loop.output else ["output"])
+    lines = [f"keep = {kept}", f"{', '.join(results)} = self.step({_arguments(loop, at)})"]
+    for state in loop.states:
+        lines.append(f"{state.name} = torch.where({_spread(state.rank)}, {state.following}, {state.name})")
+    lines.append(f"y = torch.where({_spread(loop.output_rank)}, {_emitted(loop)}, y)")
+    return lines
+
+
+def _emitted(loop: Loop) -> str:
+    """The output of `step`, before the mask."""
+    following = {state.following: state.name for state in loop.states}
+    if not loop.output:
+        return "output" if loop.masked else "y"
+    return loop.output if loop.masked else following[loop.output]
+
+
+def _collected(loop: Loop) -> str:
+    if loop.masked and loop.zero_masked:
+        return f"torch.where({_spread(loop.output_rank)}, y, torch.zeros_like(y))"
+    return "y" if loop.masked else _emitted(loop)
+
+
+def _spread(rank: int) -> str:
+    return f"keep[{', '.join([':', *['None'] * rank])}]"
+
+
+def _looped(loop: Loop) -> list[str]:
+    lines = ["outputs: list[Tensor] = []", f"for step in range({loop.inputs[0]}.shape[1]):"]
+    lines += indented(_step_lines(loop, "[:, step]", "mask[:, step]"))
+    return [*lines, f"    outputs.append({_collected(loop)})"]
+
+
+def _scanned(loop: Loop) -> list[str]:
+    """The loop as a `scan`, which keeps the number of steps open in an exported program."""
+    states = [*(state.name for state in loop.states), *(["y"] if loop.masked else [])]
+    timed = [
+        *(name for name, has_time in loop.carried if has_time),
+        *(["t"] if loop.timed_step else []),
+        *(["mask"] if loop.masked else []),
+    ]
+    carry, inputs = ", ".join(states), ", ".join(timed)
+    body = [f"{carry}, = carry", f"{inputs}, = inputs"]
+    body += _step_lines(loop, "", "mask")
+    body += [f"return ({carry},), ({_collected(loop)}).clone()"]
+    moved = ", ".join(name if name == "t" else f"{name}.movedim(1, 0)" for name in timed)
+    result = ", ".join(f"{name}.clone()" for name in states)
+    last = "" if loop.masked else f"{_emitted(loop)} = stacked[-1]"
+    return [
+        "def body(carry: tuple[Tensor, ...], inputs: tuple[Tensor, ...]) -> tuple[tuple[Tensor, ...], Tensor]:",
+        *indented(body),
+        "",
+        f"({carry},), stacked = scan(body, ({result},), ({moved},))",
+        *([last] if not loop.output and last else []),
+    ]
+
+
+def _finished(loop: Loop) -> list[str]:
+    lines = []
+    if loop.stateful:
+        lines += [f"self.{state.carried} = {state.name}.detach()" for state in loop.states]
+        lines.append(f"self.steps_read = self.steps_read + {loop.inputs[0]}.shape[1]")
+    sequence = "stacked.movedim(0, 1)" if loop.exported else "torch.stack(outputs, dim=1)"
+    last = "y" if loop.masked or not loop.output else _emitted(loop)
+    states = [state.name for state in loop.states] if loop.return_state else []
+    lines += ["if not self.sequences:", f"    return {', '.join([last, *states])}", f"sequence = {sequence}"]
+    return [*lines, f"return {', '.join(['sequence.flip(1) if self.reverse else sequence', *states])}"]

@@ -1,0 +1,228 @@
+"""A recurrent cell as a PyTorch module: equations as code, what depends on the inputs alone before the time loop."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from normconvert.ir.checking import analyse
+from normconvert.ir.expressions import (
+    Binary,
+    Equation,
+    Equations,
+    Expression,
+    Name,
+    names_in,
+    next_value,
+    rewrite,
+    walk,
+)
+from normconvert.ir.layers import Recurrent
+from normconvert.passes.hoist import Hoisted, hoist
+from normconvert.passes.split_products import split_products
+from normconvert.targets.torch.cell_loop import Loop, StateCode, forward_method
+from normconvert.targets.torch.equation_module import EquationModule, EquationWriter
+from normconvert.targets.torch.functions import number
+from normconvert.targets.torch.names import class_name
+from normconvert.targets.torch.text import indented, one_line, signature, tuple_type
+
+
+@dataclass(frozen=True)
+class Use:
+    """How a graph uses a recurrent layer, as far as it changes the code.
+
+    Attributes:
+        masked: it is called with a mask.
+        initial: how many initial states it is given.
+        exported: the loop is written with `scan`, for `torch.export`.
+    """
+
+    masked: bool = False
+    initial: int = 0
+    exported: bool = False
+
+
+def cell_module(layer: Recurrent, use: Use) -> EquationModule:
+    """The module of a recurrent layer."""
+    return _CellWriter(layer, use).module()
+
+
+class _CellWriter(EquationWriter):
+    def __init__(self, layer: Recurrent, use: Use) -> None:
+        self.layer, self.use = layer, use
+        parsed = split_products(layer.cell)
+        self.parts: Hoisted = hoist(parsed, analyse(layer.cell))
+        self.dropped = _dropped_states(parsed) if layer.recurrent_dropout else ()
+        equations = [*self.parts.fixed, *self.parts.before, *self.parts.step]
+        found = [*parsed.inputs, *parsed.states, *(target for e in equations for target in e.targets)]
+        states = [*(f"initial.{s}" for s in parsed.states), *(f"carried.{s}" for s in parsed.states)]
+        super().__init__(layer.cell, parsed, [*found, *map(_mask, self.dropped)], states)
+        self.learn(self.parts.before)
+        for state in self.dropped:
+            self.values[_dropped(state)] = self.values[state]
+            self.texts[_dropped(state)] = f"({self.local[state]} * {self.local[_mask(state)]})"
+
+    def module(self) -> EquationModule:
+        body = [*self._before(), self._step(), *self._reset(), self._forward()]
+        body.insert(0, self._init("\n".join(line for method in body for line in method)))
+        methods = "\n\n".join("\n".join(indented(method)) for method in body)
+        source = f"class {{class_name}}(nn.Module):\n{self._docstring()}\n\n{methods}"
+        flags = [f"{flag}=True" for flag in ("reverse", "sequences") if self._flag(flag)]
+        flags += [f"{name}={number(getattr(self.layer, name))}" for name in self._rates()]
+        weights = self.weights()
+        learned = [f"initial.{name}" for name, state in self.cell.states.items() if state.learned]
+        weights |= {name: self.attribute[name] for name in learned}
+        return EquationModule(class_name(self.parsed.name), source, (*self.sizes.arguments(), *flags), weights)
+
+    def _rates(self) -> list[str]:
+        """The constructor's arguments for dropout."""
+        return [*(["dropout"] if self.layer.dropout else []), *(["recurrent_dropout"] if self.dropped else [])]
+
+    def _flag(self, flag: str) -> bool:
+        return self.layer.reverse if flag == "reverse" else self.layer.return_sequences
+
+    def _docstring(self) -> str:
+        shapes = [f"{self.local[n]} {self.shape(('batch', 'time'), s)}" for n, s in self.cell.input_shapes.items()]
+        states = [f"{self.local[n]} {self.shape(('batch',), s.shape)}" for n, s in self.cell.states.items()]
+        family = f" ({one_line(self.cell.family)})" if self.cell.family else ""
+        lines = [f'"""The cell `{one_line(self.parsed.name)}`{family}, run over time.', "", *indented(self.text()), ""]
+        lines += [f"Inputs {', '.join(shapes)}; states {', '.join(states)}."]
+        lines += ["With `reverse` the steps are read from the last to the first; without `sequences` the output is"]
+        lines += ["that of the step read last.", '"""']
+        return "\n".join(indented(lines))
+
+    def _init(self, methods: str) -> list[str]:
+        arguments = [*(f"{name}: int" for name in self.sizes.names), "*", "reverse: bool = False"]
+        arguments += ["sequences: bool = False", *(f"{name}: float = 0.0" for name in self._rates())]
+        lines = [signature("__init__", ["self", *arguments], "None"), "    super().__init__()"]
+        rate = ["recurrent_dropout"] if self.dropped else []
+        kept = [*self.sizes.kept(methods), "reverse", "sequences", *rate]
+        body = [f"{', '.join(f'self.{name}' for name in kept)} = {', '.join(kept)}"]
+        body += self.members()
+        for name, state in self.cell.states.items():
+            size = ", ".join(self.sizes.text(n) for n in state.shape)
+            if state.learned:
+                body.append(f"self.{self.attribute[f'initial.{name}']} = nn.Parameter(torch.zeros({size}))")
+            if self.layer.stateful:
+                attribute = self.attribute[f"carried.{name}"]
+                body.append(f'self.register_buffer("{attribute}", torch.zeros(0, {size}), persistent=False)')
+        if self.layer.stateful:
+            body.append('self.register_buffer("steps_read", torch.zeros([], dtype=torch.int64), persistent=False)')
+        if self.layer.dropout:
+            body.append("self.dropout = SharedDropout(dropout, [1])")
+        return [*lines, *indented(body)]
+
+    def _before(self) -> list[list[str]]:
+        """The method for what does not depend on the states, if there is any."""
+        equations = [*self.parts.fixed, *self.parts.before]
+        if not equations:
+            return []
+        targets = [self.local[name] for name in self._computed_before()]
+        inputs = [f"{self.local[name]}: Tensor" for name in self.parsed.inputs]
+        inputs += ["t: Tensor"] if self.needs_step(equations) else []
+        lines = [signature("before_steps", ["self", *inputs], tuple_type(len(targets)))]
+        body = ['"""What depends on the inputs alone, for all time steps at once."""', *self.code(equations)]
+        return [[*lines, *indented([*body, f"return {', '.join(targets)}"])]]
+
+    def _computed_before(self) -> list[str]:
+        return [name for name in self.parts.carried if name not in self.parsed.inputs]
+
+    def _step(self) -> list[str]:
+        arguments = [f"{self.local[name]}: Tensor" for name in self._step_arguments()]
+        arguments += [f"{self.local[_mask(state)]}: Tensor" for state in self.dropped]
+        results = [self.local[name] for name in self._step_results()]
+        arguments += ["t: Tensor"] if self.needs_step(self.parts.step) else []
+        lines = [signature("step", ["self", *arguments], tuple_type(len(results)))]
+        equations = [self._with_dropout(equation) for equation in self.parts.step]
+        body = [f'"""One time step: the next states{"" if self._output_is_state() else ", and the output"}."""']
+        body += [*self.code(equations), f"return {', '.join(results)}"]
+        return [*lines, *indented(body)]
+
+    def _step_arguments(self) -> list[str]:
+        return [*self.parts.carried, *self.parsed.states]
+
+    def _step_results(self) -> list[str]:
+        following = [next_value(state) for state in self.parsed.states]
+        return following if self._output_is_state() else [*following, self.parsed.outputs[0]]
+
+    def _output_is_state(self) -> bool:
+        return self.parsed.outputs[0] in {next_value(state) for state in self.parsed.states}
+
+    def _with_dropout(self, equation: Equation) -> Equation:
+        """States multiplied by the dropout's mask where they enter a product."""
+
+        def rule(expression: Expression) -> Expression:
+            if isinstance(expression, Binary) and expression.operator == "@":
+                return replace(expression, left=rewrite(expression.left, dropped))
+            return expression
+
+        def dropped(expression: Expression) -> Expression:
+            is_state = isinstance(expression, Name) and expression.name in self.dropped
+            return Name(_dropped(expression.name)) if is_state and isinstance(expression, Name) else expression
+
+        return replace(equation, value=rewrite(equation.value, rule)) if self.dropped else equation
+
+    def _reset(self) -> list[list[str]]:
+        if not self.layer.stateful:
+            return []
+        body = ['"""Starts a new sequence."""', "self.steps_read = torch.zeros_like(self.steps_read)"]
+        for state in self.parsed.states:
+            name = f"self.{self.attribute[f'carried.{state}']}"
+            body.append(f"{name} = {name}[:0]")
+        return [["def reset_states(self) -> None:", *indented(body)]]
+
+    def _forward(self) -> list[str]:
+        output = self.parsed.outputs[0]
+        shape = self.checked[output].shape
+        has_time = {*self.parsed.inputs, *(target for e in self.parts.before for target in e.targets)}
+        limits = [n.steps for n in self.cell.norms.values() if n.steps is not None and n.past_end == "error"]
+        loop = Loop(
+            inputs=tuple(self.local[name] for name in self.parsed.inputs),
+            computed=tuple(self.local[name] for name in self._computed_before()),
+            carried=tuple((self.local[name], name in has_time) for name in self.parts.carried),
+            states=tuple(self._state(name) for name in self.parsed.states),
+            given=self.use.initial,
+            output=self.local[output] if self._output_is_state() else "",
+            output_size=", ".join(self.sizes.inside(size or 0) for size in shape),
+            output_rank=len(shape),
+            masks={self.local[name]: self.local[_mask(name)] for name in self.dropped},
+            masked=self.use.masked,
+            zero_masked=self.layer.zero_masked,
+            return_state=self.layer.return_state,
+            stateful=self.layer.stateful,
+            dropout=self.layer.dropout > 0,
+            timed_before=self.needs_step(self.parts.before),
+            timed_step=self.needs_step(self.parts.step),
+            most_steps=min(limits) if limits else None,
+            exported=self.use.exported,
+        )
+        return forward_method(loop)
+
+    def _state(self, name: str) -> StateCode:
+        state = self.cell.states[name]
+        return StateCode(
+            name=self.local[name],
+            following=self.local[next_value(name)],
+            size=", ".join(self.sizes.inside(size) for size in state.shape),
+            rank=len(state.shape),
+            learned=self.attribute[f"initial.{name}"] if state.learned else "",
+            carried=self.attribute[f"carried.{name}"],
+        )
+
+
+def _dropped(state: str) -> str:
+    """The name of a state times its dropout mask; no equation can have such a name."""
+    return f"{state} dropped"
+
+
+def _mask(state: str) -> str:
+    return f"{state} mask"
+
+
+def _dropped_states(equations: Equations) -> tuple[str, ...]:
+    """The states that enter a product, to which recurrent dropout applies."""
+    read: set[str] = set()
+    for equation in equations.body:
+        for node in walk(equation.value):
+            if isinstance(node, Binary) and node.operator == "@":
+                read |= names_in(node.left)
+    return tuple(state for state in equations.states if state in read)

@@ -1,0 +1,79 @@
+"""The module for a normalisation inside a cell."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from normconvert.ir.norm import Norm
+from normconvert.targets.torch.functions import number
+from normconvert.targets.torch.text import call
+
+ROLES = {"gamma": "weight", "beta": "bias", "mean": "running_mean", "variance": "running_var"}
+"""PyTorch's names for a norm's arrays."""
+
+
+@dataclass(frozen=True)
+class NormModule:
+    """How a norm is made and called; `{x}` stands for its argument. A `timed` one reads the time step `t`."""
+
+    constructor: str
+    call: str
+    timed: bool = False
+
+
+def norm_module(name: str, norm: Norm, features: str, rows: str, rank: int) -> NormModule:
+    """The module for a norm.
+
+    Args:
+        name: its attribute.
+        norm: what it computes.
+        features, rows: code of the number of features and of the rows of per-step arrays.
+        rank: axes of its argument for one sample and one step.
+    """
+    if _is_native(norm):
+        kind = "RMSNorm" if norm.kind == "rms" else "LayerNorm"
+        plain = "" if norm.gamma else ", elementwise_affine=False"
+        bias = ", bias=False" if norm.gamma and not norm.beta and kind == "LayerNorm" else ""
+        return NormModule(f"nn.{kind}({features}, eps={number(norm.epsilon)}{plain}{bias})", f"self.{name}({{x}})")
+    shared = {
+        "eps": number(norm.epsilon),
+        "space": str(rank - 1) if rank > 1 else "",
+        "rows": rows if norm.steps is not None else "",
+        "affine_per_step": _flag(norm.affine_per_step),
+        "past_end": repr_of(norm.past_end) if norm.steps is not None and norm.past_end in ("modulo", "bypass") else "",
+        "scale": "" if norm.gamma else "False",
+        "center": "" if norm.beta else "False",
+        "placement": "" if norm.epsilon_placement == "inside" else repr_of(norm.epsilon_placement),
+        "pooled": _flag(norm.pooled),
+        "unbiased": _flag(norm.unbiased),
+    }
+    if norm.kind == "batch":
+        own = {
+            "momentum": number(norm.momentum) if norm.has_population else "",
+            "per_step": _flag(norm.scope == "per_step" and norm.has_population),
+            "from_batch": _flag(not norm.has_population),
+            "sequence": _flag(norm.scope == "sequence"),
+            "unbiased_running": _flag(norm.unbiased_running),
+        }
+    else:
+        own = {"groups": str(norm.groups) if norm.groups > 1 else "", "rms": _flag(norm.kind == "rms")}
+    kind = "CellBatchNorm" if norm.kind == "batch" else "CellLayerNorm"
+    arguments = [f"{key}={value}" for key, value in {**shared, **own}.items() if value]
+    return NormModule(call(kind, [features, *arguments]), f"self.{name}({{x}}, t)", timed=True)
+
+
+def _is_native(norm: Norm) -> bool:
+    """PyTorch's own layer or RMS norm computes it."""
+    plain = norm.groups == 1 and not norm.affine_per_step and not norm.unbiased and not norm.pooled
+    affine = norm.gamma or not norm.beta if norm.kind == "layer" else not norm.beta
+    inside = norm.epsilon_placement == "inside" and norm.steps is None
+    return norm.kind != "batch" and plain and affine and inside
+
+
+def _flag(value: bool) -> str:
+    return "True" if value else ""
+
+
+def repr_of(text: str) -> str:
+    """A word of ours as a Python string."""
+    return f'"{text}"'

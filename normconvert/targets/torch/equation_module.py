@@ -1,0 +1,121 @@
+"""What the modules of cells and of stateless formulas share: attributes, norms, and equations as code."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from normconvert.ir.cell import Cell
+from normconvert.ir.checking import analyse
+from normconvert.ir.expressions import Call, Equation, Equations, walk
+from normconvert.ir.printer import print_equations
+from normconvert.targets.torch.cell_norms import ROLES, NormModule, norm_module
+from normconvert.targets.torch.expressions import Scope, Value
+from normconvert.targets.torch.functions import number
+from normconvert.targets.torch.library import library
+from normconvert.targets.torch.names import LOOP_NAMES, MODULE_ATTRIBUTES, Namer
+from normconvert.targets.torch.sizes import Sizes
+from normconvert.targets.torch.text import safe
+
+
+@dataclass(frozen=True)
+class EquationModule:
+    """The class for equations, and how one layer makes it.
+
+    Attributes:
+        name: of the class, as proposed.
+        source: the class, with `{class_name}` for its name.
+        arguments: of its constructor.
+        weights: name in the module's state dict by the weight's name relative to the layer.
+    """
+
+    name: str
+    source: str
+    arguments: tuple[str, ...]
+    weights: dict[str, str]
+
+
+class EquationWriter:
+    """Writes the parts of a module that follow from its equations alone.
+
+    Args:
+        cell: the declarations.
+        parsed: its equations, perhaps rewritten.
+        locals_of: names that become local variables, in order.
+        attributes_of: further names that become attributes.
+    """
+
+    def __init__(
+        self, cell: Cell, parsed: Equations, locals_of: Iterable[str], attributes_of: Iterable[str] = ()
+    ) -> None:
+        self.cell, self.parsed = cell, parsed
+        self.sizes = Sizes(cell, parsed)
+        self.checked = analyse(cell)
+        namer = Namer(
+            MODULE_ATTRIBUTES
+            | set(self.sizes.names)
+            | {"reverse", "sequences", "dropout", "recurrent_dropout", "steps_read"}
+        )
+        names = [*cell.parameters, *cell.constants, *cell.norms, *attributes_of]
+        self.attribute = {name: namer(name) for name in names}
+        local = Namer(LOOP_NAMES | library().keys())
+        self.local = {name: local(name) for name in dict.fromkeys(locals_of)}
+        self.values = {name: Value(len(value.shape), value.batched) for name, value in self.checked.items()}
+        self.norms = self._norms()
+        self.texts = {name: f"self.{text}" for name, text in self.attribute.items()} | self.local
+        self.texts |= {name: norm.call for name, norm in self.norms.items()}
+        self.scope = Scope(self.texts, self.values, cell.constants, cell.norms, self.sizes.attributes())
+
+    def _norms(self) -> dict[str, NormModule]:
+        scope = Scope({}, self.values, self.cell.constants, self.cell.norms, {})
+        ranks = {
+            node.function: scope.value(node.arguments[0]).rank
+            for equation in self.parsed.body
+            for node in walk(equation.value)
+            if isinstance(node, Call) and node.function in self.cell.norms
+        }
+        return {
+            name: norm_module(
+                self.attribute[name], norm, self.sizes.text(norm.features), self.sizes.rows(norm), ranks.get(name, 1)
+            )
+            for name, norm in self.cell.norms.items()
+        }
+
+    def text(self) -> list[str]:
+        """The equations for a docstring."""
+        return safe(print_equations(self.cell.parsed())).rstrip().split("\n")
+
+    def shape(self, lead: tuple[str, ...], shape: Iterable[int | None]) -> str:
+        """A shape for a docstring."""
+        return f"[{', '.join([*lead, *('?' if n is None else self.sizes.text(n) for n in shape)])}]"
+
+    def members(self) -> list[str]:
+        """The lines of the constructor that make constants, parameters and norms."""
+        lines = [f"self.{self.attribute[name]} = {number(v)}" for name, v in self.cell.constants.items()]
+        for name, shape in self.cell.parameters.items():
+            lines.append(f"self.{self.attribute[name]} = nn.Parameter(torch.empty({self.sizes.shape(name, shape)}))")
+        return [*lines, *(f"self.{self.attribute[name]} = {norm.constructor}" for name, norm in self.norms.items())]
+
+    def weights(self) -> dict[str, str]:
+        """Names in the state dict of the parameters and the norms' arrays."""
+        names = {name: self.attribute[name] for name in self.cell.parameters}
+        for name, norm in self.cell.norms.items():
+            names |= {f"{name}.{role}": f"{self.attribute[name]}.{ROLES[role]}" for role in norm.weight_shapes()}
+        return names
+
+    def code(self, equations: Iterable[Equation]) -> list[str]:
+        """Equations as lines of code."""
+        return [self.scope.equation(e, tuple(self.local[target] for target in e.targets)) for e in equations]
+
+    def needs_step(self, equations: Iterable[Equation]) -> bool:
+        """Whether a norm in them needs the index of the time step."""
+        timed = {name for name, norm in self.norms.items() if norm.timed}
+        nodes = (node for equation in equations for node in walk(equation.value))
+        return any(isinstance(node, Call) and node.function in timed for node in nodes)
+
+    def learn(self, equations: Iterable[Equation]) -> None:
+        """Makes names known that equations assign and the cell's own text does not have."""
+        for equation in equations:
+            for target in equation.targets:
+                if target not in self.values:
+                    self.values[target] = self.scope.value(equation.value)
