@@ -1,0 +1,1 @@
+"""Running a model: the interpreter, the artefacts of each target, and the framework that wrote the source."""

@@ -1,0 +1,119 @@
+"""The proof: a target against the float64 interpreter, within what rounding explains.
+
+Two claims are judged apart. Same function: in float64 the target agrees with the reference to the last few digits.
+Same rounding: in float32 its error is a small multiple of the noise floor. `docs/equivalence.md` explains both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from normconvert.errors import MissingRuntime, NotEquivalent
+from normconvert.ir.model import Model
+from normconvert.runtimes.interpreted import Interpreted
+from normconvert.runtimes.runner import Case, Outputs, RunError, Runner
+from normconvert.validation.inputs import make_cases, unexercised
+from normconvert.validation.judging import (
+    Runs,
+    caveats,
+    failures,
+    judge_output,
+    layer_failures,
+    misread_reasons,
+)
+from normconvert.validation.layers import compare_layers, first_difference
+from normconvert.validation.report import Report
+
+Progress = Callable[[str], None]
+"""Told what is being done, in a few words."""
+
+
+def prove(
+    model: Model,
+    target: Runner,
+    *,
+    source: Runner | None = None,
+    source_note: str = "",
+    reference_title: str = "",
+    progress: Progress = lambda _: None,
+) -> Report:
+    """Judge whether a target computes what a model means.
+
+    Args:
+        model: the reference, evaluated by the interpreter in float64.
+        target: what is judged.
+        source: the framework that wrote the model's source, for the noise floor.
+        source_note: why there is none.
+        reference_title: what the model was read from.
+        progress: told of each stage.
+
+    Raises:
+        MissingRuntime: what would run the target is not installed.
+        NotEquivalent: it gives another number of outputs.
+        RunError: the target does not run in float32.
+    """
+    cases = make_cases(model)
+    interpreter = Interpreted(model)
+    progress("interpreter, float64")
+    reference = interpreter.run(cases, "float64")
+    progress("interpreter, float32")
+    interpreted = interpreter.run(cases, "float32")
+    from_source, source_note = _source_outputs(source, source_note, cases, progress)
+    progress(f"{target.title}, float32")
+    rounded = target.run(cases, "float32")
+    found = len(rounded[0][0])
+    if found != len(model.outputs):
+        raise NotEquivalent(f"{target.title} gives {found} outputs, the reference gives {len(model.outputs)}")
+    progress(f"{target.title}, float64")
+    exact, function_note = _exact_outputs(target, cases)
+
+    runs = Runs(reference, interpreted, rounded, exact, from_source)
+    results = [judge_output(name, n, cases, runs) for n, name in enumerate(model.outputs)]
+    outputs = tuple(summary for summary, _ in results)
+    details = tuple(case for _, per_case in results for case in per_case)
+    progress("the layers one by one")
+    layers = compare_layers(model, target, cases, "float32" if exact is None else "float64")
+    source_layers = () if source is None or from_source is None else compare_layers(model, source, cases, "float32")
+    reasons = [reason for each in results for reason in failures(*each)]
+    reasons += layer_failures(layers, outputs)
+    if source is not None:
+        reasons += misread_reasons(details, source_layers, source.title)
+    place = first_difference(layers)
+    if reasons and place is None:
+        place = first_difference(compare_layers(model, target, cases, "float32"))
+    parties: list[Runner] = [interpreter, target, *([source] if source and from_source is not None else [])]
+    return Report(
+        equivalent=not reasons,
+        reasons=tuple(reasons),
+        reference=reference_title or f"{model.name or 'model'}, the interpreter in float64",
+        target=target.title,
+        floor_from=source.title if source and from_source is not None else "the interpreter in float32",
+        floor_note="" if from_source is not None else source_note,
+        function_note=function_note,
+        worst_layer=place,
+        outputs=outputs,
+        cases=details,
+        layers=layers,
+        source_layers=source_layers,
+        notes=(*unexercised(model), *caveats(outputs, details)),
+        versions={name: version for party in parties for name, version in party.versions.items()},
+    )
+
+
+def _source_outputs(
+    source: Runner | None, note: str, cases: Sequence[Case], progress: Progress
+) -> tuple[list[Outputs] | None, str]:
+    if source is None:
+        return None, note
+    progress(f"{source.title}, float32")
+    try:
+        return source.run(cases, "float32"), ""
+    except (RunError, MissingRuntime) as error:
+        return None, str(error)
+
+
+def _exact_outputs(target: Runner, cases: Sequence[Case]) -> tuple[list[Outputs] | None, str]:
+    try:
+        return target.run(cases, "float64"), ""
+    except RunError as error:
+        return None, str(error)

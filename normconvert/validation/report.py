@@ -1,0 +1,186 @@
+"""What a proof says: the verdict, and every number it rests on."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import msgspec
+
+from normconvert.validation.measure import FUNCTION_MULTIPLE, LEAST_GROWTH, ROUNDING_MULTIPLE
+
+PRODUCER = "normconvert"
+
+
+class LayerResult(msgspec.Struct, frozen=True):
+    """The value of one layer, in the case where it is furthest from the reference.
+
+    Attributes:
+        name: of the node in the graph.
+        kind: what the source calls such a layer.
+        time_step: the first differing step of a sequence, in the order the layer reads it; None if there is none.
+        error, bound: relative difference, and what rounding allows.
+        case: the inputs.
+    """
+
+    name: str
+    kind: str
+    time_step: int | None
+    error: float
+    bound: float
+    case: str
+
+    @property
+    def excess(self) -> float:
+        """The difference in units of what rounding allows."""
+        return self.error / self.bound
+
+    def __str__(self) -> str:
+        step = "" if self.time_step is None else f" at time step {self.time_step}"
+        return f"{self.name} ({self.kind}){step}: {self.error:.2g}, rounding allows {self.bound:.2g}"
+
+
+class CaseResult(msgspec.Struct, frozen=True):
+    """One output in one case; errors are relative to the output's scale.
+
+    Attributes:
+        case: what the inputs were.
+        output: its name.
+        shape: of the output, or of its last chunk.
+        scale: the magnitude that the errors are relative to.
+        function_error: target in float64 against the reference in float64; None if it could not be run so.
+        function_bound: what is allowed.
+        rounding_error: target in float32 against the reference in float64.
+        interpreter_error: the interpreter in float32 against the same.
+        source_error: the framework that wrote the source, in float32, against the same; None if it was not run.
+        floor: the noise floor.
+        absolute_error: largest difference of the float32 run.
+    """
+
+    case: str
+    output: str
+    shape: tuple[int, ...]
+    scale: float
+    function_error: float | None
+    function_bound: float
+    rounding_error: float
+    interpreter_error: float
+    source_error: float | None
+    floor: float
+    absolute_error: float
+
+    @property
+    def overflows(self) -> bool:
+        """Whether the computation leaves the range of float32 in this case, which then says nothing of rounding."""
+        return not math.isfinite(self.interpreter_error)
+
+    @property
+    def rounding_multiple(self) -> float:
+        """The float32 error in units of the noise floor."""
+        return 0.0 if self.overflows else self.rounding_error / self.floor
+
+    @property
+    def function_excess(self) -> float:
+        """The float64 error in units of its bound."""
+        return 0.0 if self.function_error is None else self.function_error / self.function_bound
+
+
+class OutputResult(msgspec.Struct, frozen=True):
+    """One output over all cases.
+
+    Attributes:
+        name: of the output.
+        function_error, function_bound, function_case: float64, in the case furthest towards or past its bound.
+        rounding_multiple: largest float32 error in units of the noise floor.
+        rounding_error, floor, rounding_case: in the case where it is largest.
+        constant: the reference is the same number everywhere, so that the comparison says little.
+    """
+
+    name: str
+    function_error: float | None
+    function_bound: float
+    function_case: str
+    rounding_multiple: float
+    rounding_error: float
+    floor: float
+    rounding_case: str
+    constant: bool
+
+
+class Criteria(msgspec.Struct, frozen=True):
+    """The constants the verdict was reached with."""
+
+    rounding_multiple: float = ROUNDING_MULTIPLE
+    function_multiple: float = FUNCTION_MULTIPLE
+    least_growth: float = LEAST_GROWTH
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """The measured equivalence of a target with its reference.
+
+    Attributes:
+        equivalent: the verdict.
+        reasons: why not, one sentence each; empty if equivalent.
+        reference, target: what was compared.
+        floor_from: whose float32 error is the noise floor.
+        floor_note: why it is not that of the source's own framework; empty if it is.
+        function_note: why the target was not run in float64; empty if it was.
+        worst_layer: where the difference begins, for a target that shows its layers; None if equivalent.
+        outputs, cases: the numbers.
+        layers: every layer the target shows, in float64.
+        source_layers: every layer the source's framework shows, in float32.
+        notes: what the reader should know besides.
+        device, tf32, threads: how the target was run.
+        versions: of everything that took part.
+    """
+
+    equivalent: bool
+    reasons: tuple[str, ...]
+    reference: str
+    target: str
+    floor_from: str
+    floor_note: str
+    function_note: str
+    worst_layer: LayerResult | None
+    outputs: tuple[OutputResult, ...]
+    cases: tuple[CaseResult, ...]
+    layers: tuple[LayerResult, ...]
+    source_layers: tuple[LayerResult, ...]
+    notes: tuple[str, ...]
+    versions: dict[str, str]
+    device: str = "cpu"
+    tf32: bool = False
+    threads: int = 1
+    criteria: Criteria = Criteria()
+
+    @property
+    def verdict(self) -> str:
+        """`equivalent` or `not equivalent`, in one line with the worst output's numbers."""
+        if not self.equivalent:
+            return "not equivalent: " + "; ".join(self.reasons)
+        worst = self.worst_output
+        exact = "" if worst.function_error is None else f", float64 error {worst.function_error:.2g}"
+        return f"equivalent: float32 error {worst.rounding_multiple:.2g} x the noise floor{exact}"
+
+    @property
+    def worst_output(self) -> OutputResult:
+        """The output nearest to its bounds, or furthest past them."""
+
+        def pressure(result: OutputResult) -> float:
+            function = 0.0 if result.function_error is None else result.function_error / result.function_bound
+            return max(function, result.rounding_multiple / self.criteria.rounding_multiple)
+
+        return max(self.outputs, key=pressure)
+
+
+def to_json(value: Any) -> Any:
+    """Plain lists, dicts and numbers; numbers JSON has no word for become text (`inf`, `nan`)."""
+    match msgspec.to_builtins(value):
+        case dict() as items:
+            return {str(key): to_json(item) for key, item in items.items()}
+        case list() | tuple() as items:
+            return [to_json(item) for item in items]
+        case float() as number if not math.isfinite(number):
+            return str(number)
+        case plain:
+            return plain
