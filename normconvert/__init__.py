@@ -1,0 +1,26 @@
+"""Moves recurrent networks with normalisation between frameworks, and proves that nothing changed.
+
+One function per verb of the command line: `convert`, `inspect`, `plan`, `validate`; `normconvert.cells` lists the
+known cells. Importing this package loads no framework.
+"""
+
+from __future__ import annotations
+
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from normconvert.api import Conversion, ConversionError, convert, inspect, plan, validate
+
+__all__ = ["Conversion", "ConversionError", "__version__", "convert", "inspect", "plan", "validate"]
+
+__version__ = metadata.version("normconvert")
+
+
+def __getattr__(name: str) -> Any:
+    """The functions of the API, imported when first used, so that `import normconvert` is quick."""
+    if name in __all__:
+        from normconvert import api
+
+        return getattr(api, name)
+    raise AttributeError(f"module 'normconvert' has no attribute {name!r}")

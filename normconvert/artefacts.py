@@ -1,0 +1,106 @@
+"""What a path holds, and how to read or run it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from normconvert.errors import UsageError
+from normconvert.ir.layers import Bidirectional, Recurrent
+from normconvert.ir.model import Model
+from normconvert.runtimes.runner import Runner
+from normconvert.sources import ReadResult, read
+from normconvert.targets import TARGETS, Target, by_suffix
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What the user says about a source that the file itself does not.
+
+    Attributes:
+        from_format: the source format, instead of looking at the file.
+        config: architecture JSON of a weights-only file.
+        recipe: TOML file that says what the file holds.
+        define: cell definitions (TOML) by the class names they stand for.
+    """
+
+    from_format: str | None = None
+    config: Path | None = None
+    recipe: Path | None = None
+    define: Mapping[str, Path] = field(default_factory=dict)
+
+
+def kind_of(path: Path) -> Target | None:
+    """Which target's artefact a path is; None for a source file.
+
+    Raises:
+        UsageError: there is nothing at the path.
+    """
+    if not path.exists():
+        raise UsageError("there is no such file", where=str(path))
+    if path.is_dir():
+        return TARGETS["torch"] if (path / "model.py").is_file() else None
+    return by_suffix(path)
+
+
+def defines_function(path: Path) -> bool:
+    """Whether a path can be read as a model: a source file or the intermediate format."""
+    return kind_of(path) in (None, TARGETS["ir"])
+
+
+def read_model(path: Path, reading: Reading) -> ReadResult:
+    """The model at a path, and what became of each stored tensor.
+
+    Raises:
+        UsageError: the path is missing, or an artefact that cannot be read back.
+        CorruptFile, Unsupported: as the readers say.
+    """
+    if not defines_function(path):
+        kind = kind_of(path)
+        raise UsageError(
+            f"is {kind.title if kind else 'an artefact'}, which can be run but not read",
+            where=str(path),
+            remedy="Give the source file or the intermediate format (.safetensors)",
+        )
+    return read(
+        path,
+        from_format=reading.from_format,
+        config=reading.config,
+        recipe=reading.recipe,
+        define=reading.define,
+    )
+
+
+def runner_for(kind: Target, path: Path, model: Model) -> Runner:
+    """A runner for an artefact that is compared with a model. Running a torch folder executes its code."""
+    match kind.name:
+        case "torch":
+            from normconvert.runtimes.torch_folder import TorchFolder
+            from normconvert.targets.torch import observations
+
+            return TorchFolder(path, model.inputs, observations(model))
+        case "torchscript":
+            from normconvert.runtimes.torch_program import torchscript
+
+            return torchscript(path, model.inputs, is_stateful(model))
+        case "export":
+            from normconvert.runtimes.torch_program import exported
+
+            return exported(path, model.inputs, is_stateful(model))
+        case _:
+            from normconvert.ir.file import load
+            from normconvert.runtimes.interpreted import Interpreted
+
+            return Interpreted(load(path), f"{path.name} in the NumPy interpreter")
+
+
+def is_stateful(model: Model) -> bool:
+    """Whether a call depends on the calls before it."""
+    return any(_is_stateful(layer) for layer in model.layers.values())
+
+
+def _is_stateful(layer: object) -> bool:
+    if isinstance(layer, Bidirectional):
+        return layer.forward.stateful or layer.backward.stateful
+    return isinstance(layer, Recurrent) and layer.stateful

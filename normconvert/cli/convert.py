@@ -1,0 +1,94 @@
+"""`convert`, and the pairs such as `keras-to-torch`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from normconvert.cli.lazy import TARGETS
+from normconvert.cli.options import PATH, from_format, output_options, source_options
+from normconvert.cli.output import Output
+
+
+def _convert(
+    *, source: Path, output_path: Path | None, validate: bool, force: bool, output: Output, **options: Any
+) -> None:
+    from normconvert import api
+    from normconvert.validation.report import to_json
+
+    try:
+        with output.progress() as progress:
+            done = api.convert(
+                source, output=output_path, validate=validate, overwrite=force, progress=progress, **options
+            )
+    except api.ConversionError as error:
+        kept = None if error.kept is None else str(error.kept)
+        output.document({"output": None, "kept": kept, "report": to_json(error.report)})
+        raise
+    output.warnings(done.warnings)
+    output.result(f"{done.output}{'/' if done.output.is_dir() else ''}")
+    if done.report is not None:
+        from normconvert.cli.tables import print_report
+
+        print_report(done.report, output)
+    report = None if done.report is None else to_json(done.report)
+    output.document(
+        {"output": str(done.output), "target": done.target, "warnings": list(done.warnings), "report": report}
+    )
+
+
+_OPTIONS = (
+    click.argument("source", type=PATH),
+    click.option(
+        "-o",
+        "--output",
+        "output_path",
+        type=PATH,
+        metavar="PATH",
+        help="Where to; by default named after the source, in the current folder. With --to torch a name ending in "
+        ".ts.pt, .pt2 or .safetensors chooses another form.",
+    ),
+    source_options,
+    click.option("--validate/--no-validate", default=True, help="Prove the result (the default), or only write it."),
+    click.option("--keep-failed", is_flag=True, help="Keep what fails the proof, as PATH.failed."),
+    click.option("--force", is_flag=True, help="Replace an earlier result of normconvert."),
+    output_options,
+)
+
+
+def _with_options(function: Any, *extra: Any) -> Any:
+    for decorator in reversed((_OPTIONS[0], *extra, *_OPTIONS[1:])):
+        function = decorator(function)
+    return function
+
+
+def pair_command(name: str) -> click.Command:
+    """The command of a pair: `convert` with its source format and target fixed."""
+    source_format, _, to = name.partition("-to-")
+
+    def run(**options: Any) -> None:
+        _convert(from_format=source_format, to=to, **options)
+
+    text = f"Convert a {source_format} model to {to} and prove the result; see 'convert'."
+    return click.command(name, help=text)(_with_options(run))
+
+
+def _run(**options: Any) -> None:
+    _convert(**options)
+
+
+command: click.Command = click.command(
+    "convert",
+    help="Convert a model and prove that the result computes the same.\n\n"
+    "SOURCE is a model file, or the intermediate format (.safetensors).",
+)(
+    _with_options(
+        _run,
+        click.option(
+            "--to", default="torch", metavar="TARGET", show_default=True, help=f"One of {', '.join(TARGETS)}."
+        ),
+        from_format,
+    )
+)

@@ -1,0 +1,48 @@
+"""A group whose commands are imported when they are used, so that `--help` is quick."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+import click
+
+SOURCES = ("keras",)
+TARGETS = ("torch", "torchscript", "export", "ir")
+"""Names of `normconvert.targets.TARGETS`, here again so that `--help` need not import them."""
+
+PAIRS = tuple(f"{source}-to-{target}" for source in SOURCES for target in TARGETS)
+"""Shortcuts: `A-to-B` is `convert --from A --to B`."""
+
+_HELP = {
+    "convert": "Convert a model and prove the result.",
+    "inspect": "Show a model's layers, parameters and cells.",
+    "plan": "Show what a conversion would use, ignore and assume, as a recipe to edit.",
+    "validate": "Compare two models; exit code 1 if they differ.",
+    "cells": "The known cells and their equations.",
+}
+_PAIR_HELP = "Convert a {} model to {} and prove the result."
+
+
+class LazyGroup(click.Group):
+    """Commands `NAME` live in `normconvert.cli.NAME` as `command`; pairs are made from `convert`."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Verbs first, then pairs."""
+        return [*_HELP, *PAIRS]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the module of a verb, or make the command of a pair."""
+        if cmd_name in PAIRS:
+            pair: click.Command = import_module("normconvert.cli.convert").pair_command(cmd_name)
+            return pair
+        if cmd_name in _HELP:
+            command: click.Command = import_module(f"normconvert.cli.{cmd_name}").command
+            return command
+        return None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(_HELP.items()))
+        with formatter.section("Pairs"):
+            formatter.write_dl([(pair, _PAIR_HELP.format(*pair.split("-to-"))) for pair in PAIRS])

@@ -1,0 +1,63 @@
+"""Where words go: results on standard output, progress and warnings on standard error."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import click
+
+
+def printable(text: str) -> str:
+    """One line of text from a file, with control characters made visible, so that it cannot drive the terminal."""
+    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
+
+
+@dataclass(frozen=True)
+class Output:
+    """How the user wants to be told.
+
+    Attributes:
+        as_json: one JSON document on standard output, and nothing else there.
+        verbose: how often `-v` was given.
+        quiet: no progress and no warnings.
+    """
+
+    as_json: bool = False
+    verbose: int = 0
+    quiet: bool = False
+
+    def result(self, text: str) -> None:
+        """A line on standard output, left out where JSON is asked for."""
+        if not self.as_json:
+            click.echo(text)
+
+    def document(self, value: Any) -> None:
+        """The JSON document, if it is asked for."""
+        if self.as_json:
+            click.echo(json.dumps(value, indent=2, allow_nan=False))
+
+    def warnings(self, sentences: Iterable[str]) -> None:
+        """One line each on standard error."""
+        if not self.quiet:
+            for sentence in sentences:
+                click.echo(f"warning: {printable(sentence)}", err=True)
+
+    @contextmanager
+    def progress(self) -> Iterator[Callable[[str], None]]:
+        """A function to call with each stage: a spinner on a terminal, lines with `-v`, else nothing."""
+        if self.quiet or (not sys.stderr.isatty() and not self.verbose):
+            yield lambda stage: None
+        elif self.verbose:
+            start = time.monotonic()
+            yield lambda stage: click.echo(f"[{time.monotonic() - start:6.1f} s] {stage}", err=True)
+        else:
+            from rich.console import Console
+
+            with Console(stderr=True).status("", refresh_per_second=8) as status:
+                yield lambda stage: status.update(stage)

@@ -1,0 +1,166 @@
+"""Where an artefact goes, and how it gets there whole or not at all.
+
+An artefact is written beside its final place under a hidden name, checked there, and then renamed. A single file has
+a companion `<name>.json` with its measured equivalence; a folder holds that as `equivalence.json`. Either tells that
+the artefact is ours, and so may be replaced when the user says so.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from normconvert.errors import UsageError
+from normconvert.targets import Target, by_suffix, target
+from normconvert.validation.report import PRODUCER
+
+REPORT_NAME = "equivalence.json"
+_FOREIGN_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".onnx", ".h5", ".hdf5", ".keras", ".json", ".toml", ".npz")
+_SOURCE_SUFFIXES = (".weights.h5", ".h5", ".hdf5", ".keras", ".safetensors", ".zip")
+_FAILED = ".failed"
+
+
+@dataclass(frozen=True)
+class Destination:
+    """A place for an artefact.
+
+    Attributes:
+        target: what goes there.
+        path: the folder or file.
+        overwrite: an artefact of ours that is there already may be replaced.
+    """
+
+    target: Target
+    path: Path
+    overwrite: bool = False
+
+    @property
+    def failed(self) -> Path:
+        """Where an artefact goes that did not pass the proof, if it is to be kept."""
+        return self.path.with_name(self.path.name + _FAILED)
+
+    def check(self) -> None:
+        """Refuse a place that cannot be written to, or that holds something.
+
+        Raises:
+            UsageError: with the reason and what to do.
+        """
+        parent = self.path.parent
+        if not parent.is_dir():
+            raise UsageError("the folder does not exist", where=str(parent), remedy="Create it first")
+        if not os.access(parent, os.W_OK | os.X_OK):
+            raise UsageError("the folder is not writable", where=str(parent), remedy="Choose another with -o")
+        taken = [path for path in (self.path, companion(self.path)) if os.path.lexists(path)]
+        if taken and not is_ours(self.path):
+            raise UsageError(
+                "exists and was not made by normconvert",
+                where=str(taken[0]),
+                remedy="Move it away, or choose another place with -o",
+            )
+        if taken and not self.overwrite:
+            raise UsageError("exists already", where=str(taken[0]), remedy="Replace it with --force")
+
+
+def destination(source: Path, to: str, output: Path | None, *, overwrite: bool = False) -> Destination:
+    """Where the artefact of a source goes; the suffix of `output` decides between the forms of PyTorch.
+
+    Raises:
+        UsageError: the target is unknown, or `output` contradicts it.
+    """
+    chosen = target(to)
+    if output is None:
+        return Destination(chosen, Path(chosen.default_name(stem(source))), overwrite)
+    named = by_suffix(output)
+    if named is not None and (to == "torch" or named is chosen):
+        return Destination(named, output, overwrite)
+    if named is not None:
+        raise UsageError(f"--to {to} writes {chosen.title}, and this name stands for {named.title}", where=str(output))
+    if chosen.suffix:
+        raise UsageError(f"the name of {chosen.title} ends in {chosen.suffix}", where=str(output))
+    if output.name.lower().endswith(_FOREIGN_SUFFIXES):
+        known = ", ".join(f"{each.suffix}" for each in map(target, ("torchscript", "export", "ir")))
+        raise UsageError(
+            f"--to {to} writes a folder, and this is the name of a file",
+            where=str(output),
+            remedy=f"Leave out the suffix, or use one of {known}",
+        )
+    return Destination(chosen, output, overwrite)
+
+
+def stem(source: Path) -> str:
+    """A source's name without what tells its format."""
+    name = source.name
+    suffix = next((each for each in _SOURCE_SUFFIXES if name.lower().endswith(each)), source.suffix)
+    return name[: len(name) - len(suffix)] or name
+
+
+def companion(path: Path) -> Path:
+    """Where the measured equivalence of an artefact stands."""
+    return path / REPORT_NAME if path.is_dir() else path.with_name(path.name + ".json")
+
+
+def is_ours(path: Path) -> bool:
+    """Whether an artefact was made by normconvert, by the record of its proof."""
+    if path.is_symlink():
+        return False
+    try:
+        record = json.loads(companion(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(record, dict) and record.get("producer") == PRODUCER
+
+
+@contextmanager
+def staged(place: Destination, *, keep_failed: bool = False) -> Iterator[Path]:
+    """A path to write the artefact to; it takes its final place if the block ends without an error.
+
+    On an error it is removed, or kept as `<name>.failed` if that is asked for and it was written.
+
+    Raises:
+        UsageError: the place cannot be written to, or was taken in the meantime.
+    """
+    place.check()
+    spare = Destination(place.target, place.failed, overwrite=True)
+    if keep_failed:
+        spare.check()
+    try:
+        folder = Path(tempfile.mkdtemp(prefix=f".{place.path.name}.partial-", dir=place.path.parent))
+    except OSError as error:
+        raise UsageError(f"cannot be written: {error.strerror}", where=str(place.path)) from None
+    try:
+        inner = folder / place.path.name
+        try:
+            yield inner
+        except BaseException:
+            if keep_failed and inner.exists():
+                _move(inner, spare)
+            raise
+        _move(inner, place)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _move(new: Path, place: Destination) -> None:
+    """Put an artefact and its companion in their place; what was there before is set aside until that is done."""
+    place.check()
+    aside = new.parent / "replaced"
+    aside.mkdir()
+    pairs = [(new, place.path)]
+    if companion(new).parent == new.parent and companion(new).exists():
+        pairs.append((companion(new), place.path.with_name(place.path.name + ".json")))
+    old = [(path, aside / path.name) for _, path in pairs if os.path.lexists(path)]
+    moved: list[tuple[Path, Path]] = []
+    try:
+        for source, destined in old + pairs:
+            os.rename(source, destined)
+            moved.append((source, destined))
+    except OSError as error:
+        for source, destined in reversed(moved):
+            os.rename(destined, source)
+        raise UsageError(f"cannot be written: {error.strerror}", where=str(place.path)) from None
