@@ -15,6 +15,7 @@ from normconvert.inspection import Summary, summarise
 from normconvert.ir.model import Model
 from normconvert.output_paths import companion, destination, staged
 from normconvert.sources import Plan
+from normconvert.sources import plan as plan_source
 from normconvert.targets.card import write_card
 from normconvert.validation.report import PRODUCER, Report, to_json
 
@@ -133,7 +134,14 @@ def plan(
     define: Mapping[str, AnyPath] | None = None,
 ) -> Plan:
     """What a conversion would use, ignore and assume, with a recipe to edit; arguments and errors as in `convert`."""
-    return read_model(Path(source), _reading(from_format, config, recipe, define)).plan
+    reading = _reading(from_format, config, recipe, define)
+    return plan_source(
+        Path(source),
+        from_format=reading.from_format,
+        config=reading.config,
+        recipe=reading.recipe,
+        define=reading.define,
+    )
 
 
 def validate(

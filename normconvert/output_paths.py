@@ -141,9 +141,16 @@ def staged(place: Destination, *, keep_failed: bool = False) -> Iterator[Path]:
             if keep_failed and inner.exists():
                 _move(inner, spare)
             raise
+        _open_permissions(inner)
         _move(inner, place)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _open_permissions(artefact: Path) -> None:
+    """Give every file the permissions that new files have here; some libraries write for the owner alone."""
+    for path in artefact.iterdir() if artefact.is_dir() else (artefact,):
+        shutil.copymode(companion(artefact), path)
 
 
 def _move(new: Path, place: Destination) -> None:

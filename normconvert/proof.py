@@ -57,8 +57,10 @@ def source_runner(source: Path, model: Model, reading: Reading) -> tuple[Runner 
         return None, "the intermediate format has no framework of its own"
     if not provenance.format.startswith("keras"):
         return None, f"files of the format {provenance.format or 'unknown'} cannot be run"
-    if reading.recipe is not None or reading.define:
-        return None, "the file holds classes that only their authors' code, or the given recipe, defines"
+    if reading.recipe is not None:
+        return None, "the recipe says what is computed, not the file alone"
+    if reading.define:
+        return None, "the file holds classes that only their authors' code defines"
     version = _VERSION.search(provenance.framework)
     package = "keras" if version is not None and int(version[1]) >= 3 else "tf_keras"
     inputs = tuple(declared.name for declared in model.inputs)

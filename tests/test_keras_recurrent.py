@@ -126,7 +126,12 @@ def test_a_merge_of_different_masks(keras: Any, tmp_path: Path) -> None:
 def test_masking_by_value(keras: Any, tmp_path: Path) -> None:
     layers = keras.layers
     model = keras.Sequential(
-        [layers.Input((None, 3)), layers.Masking(-1.0), layers.BatchNormalization(), layers.GRU(4, return_sequences=True)]
+        [
+            layers.Input((None, 3)),
+            layers.Masking(-1.0),
+            layers.BatchNormalization(),
+            layers.GRU(4, return_sequences=True),
+        ]
     )
     x = np.random.default_rng(2).normal(size=(3, 7, 3)).astype(np.float32)
     x[PADDED == 0] = -1.0
@@ -224,7 +229,9 @@ def test_cudnn_layers(tmp_path: Path) -> None:
     """The arrays of CuDNN layers, from those of plain layers by the formula that Keras 2 loads them with."""
     tf_keras = pytest.importorskip("tf_keras")
     layers = tf_keras.layers
-    model = randomise(tf_keras.Sequential([layers.Input((None, 3)), layers.LSTM(4, return_sequences=True), layers.GRU(5)]))
+    model = randomise(
+        tf_keras.Sequential([layers.Input((None, 3)), layers.LSTM(4, return_sequences=True), layers.GRU(5)])
+    )
     path = as_cudnn(model, tmp_path / "cudnn.h5")
     ours = read(path).model
     fed = inputs_for(ours)

@@ -2,152 +2,40 @@
 
 from __future__ import annotations
 
-import importlib.util
-import itertools
-from dataclasses import dataclass, field, replace
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from torch_cases import build, values_for, worst_error
+from torch_cell_cases import (
+    CASES,
+    GRU_AFTER,
+    INPUTS,
+    MANY,
+    PER_STEP,
+    PLAIN,
+    ROWS,
+    UNITS,
+    arrays,
+    check,
+    lstm,
+    model_of,
+    norms,
+)
 
 from normconvert import interpreter
+from normconvert.errors import Unsupported
 from normconvert.ir.cell import Cell, State
 from normconvert.ir.layers import AnyLayer, Bidirectional, Recurrent
-from normconvert.ir.model import Array, Input, Model, Node
+from normconvert.ir.model import Input, Model, Node
 from normconvert.ir.norm import Norm
-from normconvert.targets.torch import write_folder
+from normconvert.targets.torch import write_exported, write_folder
 
 torch = pytest.importorskip("torch")
-
-INPUTS, UNITS, ROWS = 3, 7, 4
-_modules = itertools.count()
-
-LSTM = """cell {name}(x; c, h):
-    z = {x} + {h} + b
-    i, j, f, o = split(z, 4)
-    c = sigmoid(f + forget_bias) * c + sigmoid(i) * tanh(j)
-    h = sigmoid(o) * tanh({c})
-"""
-
-
-@dataclass(frozen=True)
-class Case:
-    """A cell and how it is used."""
-
-    cell: Cell
-    options: dict[str, Any] = field(default_factory=dict)
-
-
-def lstm(norms: dict[str, Norm], **constants: float) -> Cell:
-    """An LSTM in gate order i, j, f, o whose products and cell state go through the norms that are declared."""
-
-    def call(norm: str, text: str) -> str:
-        return f"{norm}({text})" if norm in norms else text
-
-    text = LSTM.format(
-        name="norm_lstm", x=call("norm_x", "x @ W_x"), h=call("norm_h", "h @ W_h"), c=call("norm_c", "c")
-    )
-    return Cell(
-        equations=text,
-        dims={"units": UNITS},
-        input_shapes={"x": (INPUTS,)},
-        states={"c": State((UNITS,)), "h": State((UNITS,))},
-        parameters={"W_x": (INPUTS, 4 * UNITS), "W_h": (UNITS, 4 * UNITS), "b": (4 * UNITS,)},
-        constants={"forget_bias": 0.7, **constants},
-        norms=norms,
-    )
-
-
-def norms(**common: Any) -> dict[str, Norm]:
-    """The three norms of an LSTM."""
-    sizes = {"norm_x": 4 * UNITS, "norm_h": 4 * UNITS, "norm_c": UNITS}
-    return {name: Norm(features=size, **{"epsilon": 0.01, **common}) for name, size in sizes.items()}
-
-
-def arrays(cell: Cell, seed: int = 0) -> dict[str, Array]:
-    """Random weights, none of them neutral."""
-    draw = np.random.default_rng(seed)
-    found = {name: 0.6 * draw.normal(size=shape) for name, shape in cell.weight_shapes().items()}
-    for name in found:
-        if name.endswith((".gamma", ".variance")):
-            found[name] = 0.4 + draw.random(found[name].shape)
-    return {name: array.astype(np.float32) for name, array in found.items()}
-
-
-def model_of(layer: AnyLayer, weights: dict[str, Array], *, inputs: int = INPUTS, outputs: int = 1, **node: Any) -> Model:
-    """A model of one recurrent layer."""
-    names = [node_value("rnn", n) for n in range(outputs)]
-    given = [Input("x", (None, inputs))]
-    given += [Input("mask", (None,))] if node.get("masks") else []
-    given += [Input(name, (UNITS,)) for name in node.get("states", ())]
-    return Model(
-        name="one layer",
-        inputs=tuple(given),
-        outputs=tuple(names),
-        layers={"rnn": layer},
-        nodes=(Node("rnn", "rnn", ("x",), **node),),
-        weights={f"rnn.{name}": array for name, array in weights.items()},
-    )
-
-
-def node_value(name: str, output: int) -> str:
-    return name if output == 0 else f"{name}:{output}"
-
-
-def build(model: Model, folder: Path) -> Any:
-    """The generated module in float64."""
-    folder.mkdir()
-    write_folder(model, folder)
-    spec = importlib.util.spec_from_file_location(f"generated_{next(_modules)}", folder / "model.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.load().double()
-
-
-def compare(model: Model, module: Any, batch: int, time: int, seed: int = 1) -> float:
-    """The largest relative error of the module against the interpreter in float64."""
-    draw = np.random.default_rng(seed)
-    values = {}
-    for declared in model.inputs:
-        values[declared.name] = draw.normal(size=(batch, *(n or time for n in declared.shape)))
-        if declared.name == "mask":
-            values["mask"] = draw.random((batch, time)) < 0.6
-    wanted = interpreter.run(model, values, np.float64)
-    with torch.no_grad():
-        results = module(*(torch.tensor(value) for value in values.values()))
-    results = results if isinstance(results, tuple) else (results,)
-    worst = 0.0
-    for (name, expected), result in zip(wanted.items(), results, strict=True):
-        assert result.shape == expected.shape, name
-        assert np.isfinite(expected).all()
-        worst = max(worst, float(np.abs(result.numpy() - expected).max() / max(np.abs(expected).max(), 1e-3)))
-    return worst
-
-
-PER_STEP = {"kind": "batch", "scope": "per_step", "steps": ROWS}
-CASES = {
-    "no norm": Case(lstm({})),
-    "batch norm, shared": Case(lstm(norms(kind="batch"))),
-    "batch norm, per step": Case(lstm(norms(**PER_STEP))),
-    "modulo": Case(lstm(norms(**PER_STEP, past_end="modulo", affine_per_step=True))),
-    "bypass": Case(lstm(norms(**PER_STEP, past_end="bypass"))),
-    "batch at hand": Case(lstm(norms(kind="batch", source="batch", unbiased=True))),
-    "batch at hand, pooled": Case(lstm(norms(kind="batch", source="batch", pooled=True))),
-    "batch at hand, affine per step": Case(lstm(norms(kind="batch", source="batch", affine_per_step=True, steps=ROWS))),
-    "layer norm": Case(lstm(norms(kind="layer"))),
-    "layer norm per gate, unbiased": Case(
-        lstm({**norms(kind="layer", unbiased=True, epsilon_placement="outside"), "norm_x": Norm(
-            kind="layer", features=4 * UNITS, groups=4, epsilon=0.02, epsilon_placement="both", beta=False)})
-    ),
-    "rms norm": Case(lstm(norms(kind="rms", beta=False))),
-    "rms norm with offset": Case(lstm(norms(kind="rms"))),
-    "offset only": Case(lstm(norms(kind="layer", gamma=False))),
-    "reverse": Case(lstm(norms(**PER_STEP)), {"reverse": True}),
-    "states out": Case(lstm(norms(**PER_STEP)), {"return_state": True}),
-}
 
 
 @pytest.mark.parametrize("sequences", [True, False])
@@ -155,12 +43,7 @@ CASES = {
 def test_cell_equals_interpreter(name: str, sequences: bool, tmp_path: Path) -> None:
     case = CASES[name]
     layer = Recurrent(cell=case.cell, return_sequences=sequences, **case.options)
-    outputs = 3 if layer.return_state else 1
-    model = model_of(layer, arrays(case.cell), outputs=outputs)
-    module = build(model, tmp_path / "model")
-    for batch, time in ((2, 6), (5, 3), (3, 11)):
-        assert compare(model, module, batch, time) < 1e-12
-    assert compare(model, torch.jit.script(module), 4, 5) < 1e-12
+    check(model_of(layer, arrays(case.cell)), tmp_path / "model")
 
 
 @pytest.mark.parametrize("zero_masked", [True, False])
@@ -168,8 +51,144 @@ def test_cell_equals_interpreter(name: str, sequences: bool, tmp_path: Path) -> 
 @pytest.mark.parametrize("sequences", [True, False])
 def test_mask(zero_masked: bool, reverse: bool, sequences: bool, tmp_path: Path) -> None:
     cell = lstm(norms(**PER_STEP))
-    layer = Recurrent(cell=cell, return_sequences=sequences, zero_masked=zero_masked, reverse=reverse, return_state=True)
-    model = model_of(layer, arrays(cell), outputs=3, masks=("mask",), states=("c0", "h0"))
+    layer = Recurrent(
+        cell=cell, return_sequences=sequences, zero_masked=zero_masked, reverse=reverse, return_state=True
+    )
+    check(model_of(layer, arrays(cell), masked=True, states=("c0", "h0")), tmp_path / "model")
+
+
+def test_mask_with_an_output_that_is_no_state(tmp_path: Path) -> None:
+    layer = Recurrent(cell=MANY, return_sequences=True)
+    check(model_of(layer, arrays(MANY), masked=True), tmp_path / "model")
+
+
+def test_input_projection_is_out_of_the_loop(tmp_path: Path) -> None:
+    cell = lstm(norms(**PER_STEP))
+    text = check(model_of(Recurrent(cell=cell), arrays(cell)), tmp_path / "model")
+    before, step = text.split("def before_steps")[1].split("def step")
+    assert "z_x = self.norm_x(x @ self.W_x, t)" in before
+    assert "W_x" not in step.split("def forward")[0]
+
+
+def test_layers_of_other_sizes_share_a_class(tmp_path: Path) -> None:
+    small, large = lstm(norms(kind="layer")), lstm(norms(kind="layer"))
+    large = Cell(
+        equations=large.equations,
+        dims={"units": 2 * UNITS},
+        input_shapes={"x": (UNITS,)},
+        states={"c": State((2 * UNITS,)), "h": State((2 * UNITS,))},
+        parameters={"W_x": (UNITS, 8 * UNITS), "W_h": (2 * UNITS, 8 * UNITS), "b": (8 * UNITS,)},
+        constants=large.constants,
+        norms={
+            name: Norm(kind="layer", features=2 * norm.features, epsilon=norm.epsilon)
+            for name, norm in large.norms.items()
+        },
+    )
+    layers: dict[str, AnyLayer] = {
+        "one": Recurrent(cell=small, return_sequences=True),
+        "two": Recurrent(cell=large, reverse=True),
+    }
+    model = Model(
+        "two layers",
+        (Input("x", (None, INPUTS)),),
+        ("two",),
+        layers,
+        (Node("one", "one", ("x",)), Node("two", "two", ("one",))),
+        {f"one.{name}": array for name, array in arrays(small).items()}
+        | {f"two.{name}": array for name, array in arrays(large, 1).items()},
+    )
+    text = check(model, tmp_path / "model")
+    assert text.count("class NormLstm") == 1
+    assert "self.two = NormLstm(7, 14, reverse=True)" in text
+
+
+@pytest.mark.parametrize("sequences", [True, False])
+@pytest.mark.parametrize("name", PLAIN)
+def test_plain_cells_become_native_layers(name: str, sequences: bool, tmp_path: Path) -> None:
+    cell, native = PLAIN[name]
+    layer = Recurrent(cell=cell, return_sequences=sequences)
+    text = check(model_of(layer, arrays(cell)), tmp_path / "one")
+    assert f"self.rnn = {native})" in text
+
+    both = Bidirectional(forward=layer, backward=Recurrent(cell=cell, return_sequences=sequences, reverse=True))
+    weights = {
+        f"{side}.{key}": a for n, side in enumerate(("forward", "backward")) for key, a in arrays(cell, n).items()
+    }
+    text = check(model_of(both, weights), tmp_path / "both")
+    assert "bidirectional=True" in text
+
+
+@pytest.mark.parametrize("merge", ["concat", "add", "multiply", "average", None])
+@pytest.mark.parametrize("plain", [True, False])
+def test_two_directions(merge: Any, plain: bool, tmp_path: Path) -> None:
+    """With states given and returned; each direction of a normalised cell counts its own steps."""
+    cell = lstm({} if plain else norms(**PER_STEP))
+    forward, backward = (
+        Recurrent(cell=cell, return_sequences=merge != "add", return_state=True, reverse=reverse)
+        for reverse in (False, True)
+    )
+    layer = Bidirectional(forward=forward, backward=backward, merge=merge)
+    weights = {
+        f"{side}.{key}": a for n, side in enumerate(("forward", "backward")) for key, a in arrays(cell, n).items()
+    }
+    check(model_of(layer, weights, states=("a", "b", "c", "d")), tmp_path / "model")
+    check(model_of(layer, weights, masked=True), tmp_path / "masked")
+
+
+@pytest.mark.parametrize("cell", [lstm({}), GRU_AFTER, lstm(norms(**PER_STEP))], ids=["lstm", "gru", "normalised"])
+def test_stateful(cell: Cell, tmp_path: Path) -> None:
+    """States, and the count of time steps, go on from call to call until they are reset; scripted too."""
+    model = model_of(Recurrent(cell=cell, return_sequences=True, stateful=True), arrays(cell))
     module = build(model, tmp_path / "model")
-    assert max(compare(model, module, 5, 8), compare(model, module, 3, 4)) < 1e-12
-    assert compare(model, torch.jit.script(module), 4, 5) < 1e-12
+    chunks = [values_for(model, 3, time, seed=time)["x"] for time in (2, 1, 5)]
+    for program in (module, torch.jit.script(module)):
+        for _ in range(2):
+            carried = interpreter.States()
+            program.rnn.reset_states()
+            for chunk in chunks:
+                wanted = interpreter.run(model, {"x": chunk}, states=carried)["rnn"]
+                np.testing.assert_allclose(
+                    program(torch.tensor(chunk)).detach().numpy(), wanted, rtol=1e-11, atol=1e-13
+                )
+    with pytest.raises(Unsupported, match="layer rnn: an exported program cannot carry states"):
+        write_exported(model, tmp_path / "model.pt2")
+
+
+def test_layer_shared_by_masked_and_other_inputs(tmp_path: Path) -> None:
+    cell = lstm({})
+    model = model_of(Recurrent(cell=cell), arrays(cell), masked=True)
+    nodes = (*model.nodes, Node("again", "rnn", ("x",)))
+    model = replace(model, nodes=nodes, outputs=("rnn", "again"))
+    check(model, tmp_path / "model")
+
+
+def test_past_the_end_can_be_an_error(tmp_path: Path) -> None:
+    cell = lstm(norms(**PER_STEP, past_end="error"))
+    model = model_of(Recurrent(cell=cell), arrays(cell))
+    module = build(model, tmp_path / "model")
+    assert worst_error(model, module, values_for(model, 2, ROWS)) < 1e-12
+    for program in (module, torch.jit.script(module)):
+        with pytest.raises((IndexError, torch.jit.Error), match="4 time steps only"):
+            program(torch.zeros(2, ROWS + 1, INPUTS, dtype=torch.float64))
+    write_exported(model, tmp_path / "model.pt2")
+    exported = torch.export.load(tmp_path / "model.pt2").module()
+    assert worst_error(model, exported, values_for(model, 2, ROWS - 1), np.float32) < 1e-5
+    with pytest.raises((RuntimeError, AssertionError)):
+        exported(torch.zeros(2, ROWS + 1, INPUTS))
+
+
+def test_generated_cells_are_clean(tmp_path: Path) -> None:
+    """Linted with default rules and formatted, masked and stateful ones too."""
+    uses: list[tuple[dict[str, Any], dict[str, Any]]] = [
+        ({}, {}),
+        ({"return_state": True, "dropout": 0.1, "recurrent_dropout": 0.2}, {"masked": True}),
+        ({"stateful": True, "zero_masked": True}, {"masked": True}),
+    ]
+    for number, case in enumerate(CASES.values()):
+        for use, (options, graph) in enumerate(uses):
+            folder = tmp_path / f"model_{number}_{use}"
+            folder.mkdir()
+            write_folder(model_of(Recurrent(cell=case.cell, **options), arrays(case.cell), **graph), folder)
+    ruff = [sys.executable, "-m", "ruff"]
+    subprocess.run([*ruff, "check", "--isolated", "--select", "E4,E7,E9,F,I,W,B", str(tmp_path)], check=True)
+    subprocess.run([*ruff, "format", "--isolated", "--line-length", "120", "--check", str(tmp_path)], check=True)

@@ -9,8 +9,8 @@ from pathlib import Path
 import msgspec
 
 from normconvert.cells.family import Family, Layout
+from normconvert.cells.validity import check_family
 from normconvert.errors import NormconvertError, UsageError
-from normconvert.ir.parser import parse
 
 __all__ = ["Family", "Layout", "family", "names", "read_family"]
 
@@ -51,10 +51,10 @@ def read_family(path: Path) -> Family:
 def _decode(data: bytes, name: str) -> Family:
     try:
         decoded = msgspec.toml.decode(data, type=Family)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise UsageError(
             f"is not a cell description: {error}",
             remedy="See 'normconvert cells show lstm' for an example",
         ) from None
-    parse(decoded.equations)
+    check_family(decoded)
     return msgspec.structs.replace(decoded, name=decoded.name or name)

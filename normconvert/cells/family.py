@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from normconvert.cells.binding import bind, without
 from normconvert.cells.layout import (
     Part,
     Shape,
@@ -21,23 +22,10 @@ from normconvert.cells.layout import (
     solve_sizes,
     take_apart,
 )
-from normconvert.errors import CorruptFile, EquationError, NormconvertError, UsageError
+from normconvert.errors import CorruptFile, NormconvertError, UsageError
 from normconvert.ir.cell import Cell, State
 from normconvert.ir.checking import check
-from normconvert.ir.expressions import (
-    Binary,
-    Bound,
-    Call,
-    Constant,
-    Equation,
-    Equations,
-    Expression,
-    Name,
-    Negate,
-    Number,
-    names_in,
-    rewrite,
-)
+from normconvert.ir.expressions import Bound, Constant
 from normconvert.ir.layers import Activation
 from normconvert.ir.model import Array
 from normconvert.ir.norm import Norm
@@ -149,15 +137,15 @@ class Family(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         parts = {name: parse_layout(text) for name, text in self.layout(layout).tensors.items()}
         present = self._present(parts, tensors)
         norms = {name: {**fields, **settings.norms.get(name, {})} for name, fields in self.norms.items()}
-        shapes = self._shapes(norms, present)
+        shapes = self.shapes(norms)
         stored_shapes = {name: array.shape for name, array in tensors.items()}
         expected = {name: shape_of(parts[name], shapes, self.gates) for name in tensors}
         sizes = solve_sizes(stored_shapes, expected, settings.dims)
 
-        equations = _bind(parse(self.equations), self._bindings(functions or {}), settings.options)
+        equations = bind(parse(self.equations), self._bindings(functions or {}), settings.options)
         absent = {name for name in self.optional if not any(p.split(".")[0] == name for p in present)}
         for name in absent:
-            equations = _without(equations, name)
+            equations = without(equations, name)
         cell = Cell(
             equations=print_equations(equations),
             dims=sizes,
@@ -202,7 +190,8 @@ class Family(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 )
         return present
 
-    def _shapes(self, norms: Mapping[str, Mapping[str, Any]], present: set[str]) -> dict[str, Shape]:
+    def shapes(self, norms: Mapping[str, Mapping[str, Any]]) -> dict[str, Shape]:
+        """Shape of everything a layout may hold, for the given declarations of the norms."""
         shapes = {name: tuple(map(_bound, shape)) for name, shape in self.parameters.items()}
         shapes |= {f"initial.{n}": tuple(map(_bound, self.states[n])) for n in self.learned_states}
         for name, fields in norms.items():
@@ -286,60 +275,3 @@ class _Settings(msgspec.Struct, frozen=True):
 
 def _bound(size: Size) -> Bound:
     return Bound(size) if isinstance(size, int) else parse_size(size)
-
-
-def _map(equations: Equations, rule: Any) -> Equations:
-    body = tuple(Equation(e.targets, rewrite(e.value, rule), e.position) for e in equations.body)
-    return Equations(equations.name, equations.inputs, equations.states, equations.outputs, body)
-
-
-def _bind(
-    equations: Equations, functions: Mapping[str, Activation | None], options: Mapping[str, Constant]
-) -> Equations:
-    """Replace placeholder functions and options by what they stand for."""
-
-    def rule(node: Expression) -> Expression:
-        if not isinstance(node, Call):
-            return node
-        settled = tuple((k, _option(v, options)) for k, v in node.options)
-        if node.function not in functions:
-            return Call(node.function, node.arguments, settled, node.position)
-        activation = functions[node.function]
-        if activation is None:
-            return node.arguments[0]
-        numbers = tuple(_literal(number) for number in activation.parameters)
-        return Call(activation.function, (*node.arguments, *numbers), settled, node.position)
-
-    return _map(equations, rule)
-
-
-def _option(value: Constant, options: Mapping[str, Constant]) -> Constant:
-    if isinstance(value, str) and value.startswith("$"):
-        if value[1:] not in options:
-            raise EquationError(f"the option {value} is not set")
-        return options[value[1:]]
-    return value
-
-
-def _literal(number: float) -> Expression:
-    return Negate(Number(-number)) if number < 0 else Number(number)
-
-
-def _without(equations: Equations, name: str) -> Equations:
-    """The equations where a parameter's term in a sum, or a norm's effect, is left out."""
-
-    def rule(node: Expression) -> Expression:
-        match node:
-            case Binary(operator="+" | "-", left=left, right=Name(name=right)) if right == name:
-                return left
-            case Binary(operator="+", left=Name(name=left), right=right) if left == name:
-                return right
-            case Call(function=function, arguments=(argument,)) if function == name:
-                return argument
-        return node
-
-    result = _map(equations, rule)
-    for equation in result.body:
-        if name in names_in(equation.value):
-            raise EquationError(f"{name} is missing and is not a term of a sum", where=str(equation.position))
-    return result

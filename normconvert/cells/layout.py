@@ -66,6 +66,9 @@ class Joined:
 
 Part = Union[Parameter, Transposed, Reinterpreted, Shifted, Joined]
 
+MAX_CHARACTERS = 1_000
+"""Longest layout expression accepted."""
+
 _AXES = {"rows": -2, "columns": -1}
 
 
@@ -75,6 +78,8 @@ def parse_layout(text: str) -> Part:
     Raises:
         UsageError: it is not one.
     """
+    if len(text) > MAX_CHARACTERS:
+        raise UsageError(f"a layout of {len(text)} characters is too long")
     try:
         return _part(ast.parse(text, mode="eval").body)
     except (SyntaxError, RecursionError, MemoryError, ValueError):
@@ -100,8 +105,10 @@ def _part(node: ast.expr) -> Part:
                 return Parameter(whole.name, gates)
         case ast.Call(func=ast.Name(id="reinterpret"), args=[inner], keywords=[]):
             return Reinterpreted(_part(inner))
-        case ast.Call(func=ast.Name(id=("rows" | "columns" | "stack") as how), args=arguments, keywords=[]):
-            return Joined(tuple(_part(argument) for argument in arguments), how)
+        case ast.Call(func=ast.Name(id=("rows" | "columns" | "stack") as how), args=arguments, keywords=[]) if (
+            arguments
+        ):
+            return Joined(tuple(map(_part, arguments)), how)
         case ast.BinOp(left=left, op=ast.Add(), right=ast.Constant(value=(int() | float()) as amount)):
             return Shifted(_part(left), float(amount))
         case ast.BinOp(left=left, op=ast.Sub(), right=ast.Constant(value=(int() | float()) as amount)):

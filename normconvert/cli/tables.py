@@ -100,6 +100,7 @@ def print_report(report: Report, output: Output) -> None:
         table.add_row(_text(each.name), exact, *(f"{number:.2g}" for number in numbers))
     console.print(table)
     click.echo(f"noise floor: {report.floor_from}" + (f" ({report.floor_note})" if report.floor_note else ""))
+    click.echo(f"reading: {report.reading}")
     for note in filter(None, (report.function_note, *report.notes)):
         click.echo(printable(f"note: {note}"))
     if output.verbose:

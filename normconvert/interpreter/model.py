@@ -78,6 +78,8 @@ def _check_inputs(model: Model, inputs: Mapping[str, Array]) -> None:
         if not fits:
             wanted = ", ".join(["batch", *("?" if size is None else str(size) for size in declared.shape)])
             raise UsageError(f"the input {declared.name} has shape {list(shape)}, expected [{wanted}]")
+    if len({np.shape(inputs[declared.name])[0] for declared in model.inputs}) > 1:
+        raise UsageError("the inputs have different batch sizes")
 
 
 def _cast(array: Array, dtype: DTypeLike) -> Array:
@@ -105,20 +107,34 @@ def _evaluate(
         return run_formula(layer, inputs, weights)
     if not isinstance(layer, Recurrent | Bidirectional):
         return [evaluate(layer, inputs, weights, masks)]
-
     initial = [values[name] for name in node.states]
-    record = None
-    if record_steps is not None:
-        record = partial(_inside, record_steps, node.name)
-    if isinstance(layer, Bidirectional):
-        outputs, finals = run_bidirectional(layer, inputs, weights, masks[0], initial, record=record)
-        return [*outputs, *(finals.values() if layer.forward.return_state else ())]
+    return _evaluate_recurrent(layer, node.name, inputs, weights, masks[0], initial, states, record_steps)
+
+
+def _evaluate_recurrent(
+    layer: Recurrent | Bidirectional,
+    node: str,
+    inputs: list[Array],
+    weights: Mapping[str, Array],
+    mask: Array | None,
+    initial: list[Array],
+    states: States | None,
+    record_steps: Callable[[str, Array], None] | None,
+) -> list[Array]:
+    """One application of a recurrent layer; what a stateful one carries stands in `states` under the node's name."""
+    direction = layer.forward if isinstance(layer, Bidirectional) else layer
+    carried = states if direction.stateful else None
     first_step = 0
-    if layer.stateful and states is not None:
-        initial = initial or states.values.get(node.name, [])
-        first_step = states.steps.get(node.name, 0)
-    output, final = run_recurrent(layer, inputs, weights, masks[0], initial, first_step=first_step, record=record)
-    if layer.stateful and states is not None:
-        states.values[node.name] = list(final.values())
-        states.steps[node.name] = first_step + inputs[0].shape[1]
-    return [output, *(final.values() if layer.return_state else ())]
+    if carried is not None:
+        initial = initial or carried.values.get(node, [])
+        first_step = carried.steps.get(node, 0)
+    record = None if record_steps is None else partial(_inside, record_steps, node)
+    if isinstance(layer, Bidirectional):
+        outputs, final = run_bidirectional(layer, inputs, weights, mask, initial, first_step=first_step, record=record)
+    else:
+        output, final = run_recurrent(layer, inputs, weights, mask, initial, first_step=first_step, record=record)
+        outputs = [output]
+    if carried is not None:
+        carried.values[node] = list(final.values())
+        carried.steps[node] = first_step + inputs[0].shape[1]
+    return [*outputs, *(final.values() if direction.return_state else ())]

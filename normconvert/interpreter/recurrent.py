@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from normconvert.errors import UsageError
 from normconvert.interpreter.cell import Record, evaluate_from_inputs, step
 from normconvert.interpreter.norms import batch_moments
 from normconvert.ir.cell import Cell
@@ -40,33 +41,34 @@ def run_recurrent(
 
     Returns:
         The output, `[batch, time, *output shape]` or the last step's, and the final states by name.
+
+    Raises:
+        UsageError: there is no time step, or the states are of another batch size than the inputs.
     """
     cell = layer.cell
     names = cell.parsed().inputs
-    length = inputs[0].shape[1]
+    batch, length = inputs[0].shape[:2]
+    if length == 0:
+        raise UsageError("a recurrent layer needs at least one time step")
+    if any(len(state) != batch for state in states):
+        raise UsageError(f"the initial states are of {len(states[0])} samples, the inputs of {batch}")
     current = dict(zip(cell.states, states, strict=True)) if states else initial_states(cell, weights, inputs[0])
     moments = _sequence_moments(cell, inputs, weights)
     order = range(length - 1, -1, -1) if layer.reverse else range(length)
     outputs: list[Array] = []
-    previous: Array | None = None
     for count, t in enumerate(order):
         step_inputs = {name: array[:, t] for name, array in zip(names, inputs, strict=True)}
         number = first_step + count
         named = None if record is None else _at_step(record, number)
         (output,), following = step(cell, step_inputs, current, weights, number, moments=moments, record=named)
         if mask is not None:
-            held = np.zeros_like(output) if previous is None or layer.zero_masked else previous
+            held = outputs[-1] if outputs and not layer.zero_masked else np.zeros_like(output)
+            output = _where(mask[:, t], output, held)
             following = {name: _where(mask[:, t], following[name], current[name]) for name in following}
-            emitted = _where(mask[:, t], output, held)
-            last = np.zeros_like(output) if previous is None else previous
-            previous = _where(mask[:, t], output, last)
-        else:
-            emitted = previous = output
-        outputs.append(emitted)
+        outputs.append(output)
         current = following
     if not layer.return_sequences:
-        assert previous is not None
-        return previous, current
+        return outputs[-1], current
     return np.stack(outputs[::-1] if layer.reverse else outputs, axis=1), current
 
 
@@ -86,6 +88,7 @@ def run_bidirectional(
     mask: Array | None = None,
     states: Sequence[Array] = (),
     *,
+    first_step: int = 0,
     record: StepRecord | None = None,
 ) -> tuple[list[Array], dict[str, Array]]:
     """Run both directions and merge; arguments as in `run_recurrent`. States are `forward.*`, then `backward.*`."""
@@ -96,7 +99,9 @@ def run_bidirectional(
         ("backward", layer.backward, states[split:]),
     ):
         own = {key[len(name) + 1 :]: value for key, value in weights.items() if key.startswith(name + ".")}
-        output, final = run_recurrent(part, inputs, own, mask, initial, record=_prefixed(record, name))
+        output, final = run_recurrent(
+            part, inputs, own, mask, initial, first_step=first_step, record=_prefixed(record, name)
+        )
         results.append(output)
         finals.update({f"{name}.{key}": value for key, value in final.items()})
     return _merge(layer, *results), finals

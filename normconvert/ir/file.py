@@ -6,8 +6,10 @@ model as JSON. Nothing in the file can execute. `docs/format.md` is the referenc
 
 from __future__ import annotations
 
+import json
+import math
 import os
-import tempfile
+import secrets
 from pathlib import Path
 from typing import Any
 
@@ -84,19 +86,19 @@ def save(model: Model, path: Path) -> None:
         model.nodes,
         model.provenance,
     )
-    metadata = {METADATA_KEY: msgspec.json.encode(document).decode()}
-    arrays = {name: np.ascontiguousarray(array) for name, array in model.weights.items()}
+    metadata = {METADATA_KEY: _encode(document)}
+    arrays = {name: _native(name, array) for name, array in model.weights.items()}
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
     try:
-        handle, partial = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
-        os.close(handle)
-        try:
-            save_file(arrays, partial, metadata)
-            os.replace(partial, path)
-        except BaseException:
-            Path(partial).unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        raise UsageError(f"cannot be written: {error.strerror}", where=str(path)) from None
+        partial.touch(exist_ok=False)
+        mode = partial.stat().st_mode  # what any new file gets here; safetensors makes its files private
+        save_file(arrays, partial, metadata)
+        partial.chmod(mode)
+        os.replace(partial, path)
+    except (OSError, SafetensorError) as error:
+        raise UsageError(f"cannot be written: {_reason(error)}", where=str(path)) from None
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def load(path: Path) -> Model:
@@ -105,12 +107,15 @@ def load(path: Path) -> Model:
     Raises:
         CorruptFile: the file is damaged, or is no model in this format.
         Unsupported: a newer version of normconvert wrote it.
+        UsageError: there is no such file.
     """
+    if not path.is_file():
+        raise UsageError("is not a file" if path.exists() else "there is no such file", where=str(path))
     try:
         with safe_open(path, framework="numpy") as file:
             text = (file.metadata() or {}).get(METADATA_KEY)
     except (OSError, SafetensorError) as error:
-        raise CorruptFile(f"is not a readable safetensors file ({error})", where=str(path)) from None
+        raise CorruptFile(f"is not a readable safetensors file ({_reason(error)})", where=str(path)) from None
     if text is None:
         raise CorruptFile(
             f"holds tensors but no model: there is no {METADATA_KEY!r} entry in its metadata",
@@ -127,6 +132,10 @@ def load(path: Path) -> Model:
         _mapped_weights(path),
         document.provenance,
     )
+    known = {f"{layer}.{name}" for layer, record in model.layers.items() for name in record.weight_names()}
+    for name in sorted(model.weights.keys() ^ known):
+        what = f"the tensor {name} is missing" if name in known else f"holds the tensor {name}, which no layer has"
+        raise CorruptFile(what, where=str(path))
     try:
         infer(model)
     except NormconvertError as error:
@@ -134,9 +143,44 @@ def load(path: Path) -> Model:
     return model
 
 
+def _reason(error: Exception) -> str:
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
+
+
+def _native(name: str, array: Array) -> Array:
+    """In this machine's byte order, contiguous, and of a dtype the format has."""
+    native = np.asarray(array, dtype=array.dtype.newbyteorder("="), order="C")
+    if native.dtype not in map(np.dtype, _DTYPES.values()):
+        raise Unsupported(f"dtype {array.dtype} has no place in the intermediate format", where=f"weight {name}")
+    return native
+
+
+def _encode(document: _Document) -> str:
+    return msgspec.json.encode(_written(msgspec.to_builtins(document))).decode()
+
+
+def _written(value: Any) -> Any:
+    """JSON has no infinity, but a number that overflows: the limit of a ReLU without one is written 1e999."""
+    match value:
+        case dict():
+            return {key: _written(inner) for key, inner in value.items()}
+        case list() | tuple():
+            return [_written(inner) for inner in value]
+        case float() if math.isnan(value):
+            raise UsageError("a setting of the model is not a number", remedy="Look for NaN in its constants")
+        case float() if math.isinf(value):
+            return msgspec.Raw(b"1e999" if value > 0 else b"-1e999")
+    return value
+
+
+def _not_json(token: str) -> Any:
+    raise ValueError(f"{token} is no JSON")
+
+
 def _decode(text: str, path: Path) -> _Document:
     try:
-        version = msgspec.json.decode(text, type=_Version).format_version
+        plain = json.loads(text, parse_constant=_not_json)
+        version = msgspec.convert(plain, _Version).format_version
         if version > FORMAT_VERSION:
             raise Unsupported(
                 f"is in version {version} of the format; this normconvert reads up to version {FORMAT_VERSION}",
@@ -145,8 +189,8 @@ def _decode(text: str, path: Path) -> _Document:
             )
         if version < 1:
             raise CorruptFile(f"claims format version {version}", where=str(path))
-        return msgspec.json.decode(text, type=_Document)
-    except (msgspec.DecodeError, RecursionError) as error:
+        return msgspec.convert(plain, _Document)
+    except (ValueError, RecursionError) as error:
         raise CorruptFile(f"its model description is damaged: {error}", where=str(path)) from None
 
 

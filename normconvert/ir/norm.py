@@ -79,8 +79,9 @@ class Norm(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
         size = self.features // self.groups if self.groups > 0 else 0
         per_step = self.affine_per_step or (self.scope == "per_step" and self.has_population)
         settings = (self.source, self.scope)
+        counts = (self.features, self.groups, 1 if self.steps is None else self.steps)
         found = {
-            "features, groups and steps are at least 1": min(self.features, self.groups, self.steps or 1) < 1,
+            "features, groups and steps are at least 1": min(counts) < 1,
             f"{self.features} features do not make {self.groups} equal groups": size * self.groups != self.features,
             "epsilon is a number from 0 up": not 0 <= self.epsilon < math.inf,
             "it differs per time step but does not say for how many (steps)": per_step and self.steps is None,

@@ -93,6 +93,7 @@ def parse(text: str) -> Equations:
             remedy="Write it as 'cell NAME(input; state, state):' or 'layer NAME(input) -> output:'",
         )
     here = Position(start + 1, indent + 1)
+    _check_name(header["name"], Position(start + 1, indent + 1 + header.start("name")))
     inputs, states, outputs = (_names(header, part, here) for part in ("inputs", "states", "outputs"))
     if (header["kind"] == "cell") != bool(states):
         raise mistake("a cell has states after a semicolon, a layer has none", here)

@@ -45,8 +45,10 @@ def read_size(node: ast.expr, position: Position, depth: int = 0) -> Bound:
             sign = 1 if isinstance(op, ast.Add) else -1
             total = _added(read_size(left, position, depth + 1), _scaled(read_size(right, position, depth + 1), sign))
             return _exact(total, position)
-        case ast.BinOp(op=ast.Mult(), left=ast.Constant(value=int() as factor), right=right):
-            return _exact(_scaled(read_size(right, position, depth + 1), factor), position)
+        case ast.BinOp(op=ast.Mult(), left=left, right=right):
+            a, b = read_size(left, position, depth + 1), read_size(right, position, depth + 1)
+            if not (a.terms and b.terms):
+                return _exact(_scaled(a, b.constant) if a.terms else _scaled(b, a.constant), position)
     raise mistake("a size is an integer or a sum such as inputs + 2*units", position)
 
 

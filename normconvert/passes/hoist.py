@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from normconvert.ir.checking import Value
 from normconvert.ir.expressions import (
     Call,
     Equation,
@@ -22,6 +21,7 @@ from normconvert.ir.expressions import (
     walk,
     with_children,
 )
+from normconvert.ir.values import Value
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 from normconvert.ir.cell import Cell
-from normconvert.passes.polynomial import Function, Polynomial, State, UnexpandableError, expand
+from normconvert.passes.expand import expand
+from normconvert.passes.polynomial import Function, Polynomial, State, UnexpandableError
 
 Kind = Literal["LSTM", "GRU", "tanh", "relu"]
+
+MAX_EQUATIONS = 64
+"""Longest cell worth looking at; a plain one has about ten, and the text may come from a hostile file."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,8 @@ def recognise(cell: Cell) -> PlainCell | None:
     """The plain cell that a cell is, or None."""
     equations = cell.parsed()
     shapes = {state.shape for state in cell.states.values()}
+    if len(equations.body) > MAX_EQUATIONS:
+        return None
     plain = len(equations.inputs) == 1 and len(equations.outputs) == 1 and len(shapes) == 1 and not cell.norms
     if not plain or len(next(iter(shapes))) != 1 or len(cell.input_shapes[equations.inputs[0]]) != 1:
         return None

@@ -13,12 +13,11 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from numpy.lib.npyio import NpzFile
 
 from normconvert.errors import MissingRuntime
 from normconvert.ir.model import Array
@@ -31,6 +30,25 @@ _MODEL_SUFFIXES = (".keras", ".h5", ".hdf5")
 _BACKENDS = ("tensorflow", "torch", "jax")
 
 
+@dataclass(frozen=True)
+class Answers:
+    """What a framework computed.
+
+    Attributes:
+        rounded: the outputs of every case, in float32.
+        exact: the same in float64; None if that failed.
+        why_not_exact: how it failed.
+        first_case: label of the first case.
+        layers: what each layer gives there, in float32.
+    """
+
+    rounded: list[Outputs]
+    exact: list[Outputs] | None
+    why_not_exact: str
+    first_case: str
+    layers: dict[str, Array]
+
+
 @dataclass
 class KerasSource:
     """A Keras file in the framework that wrote it.
@@ -41,7 +59,7 @@ class KerasSource:
         inputs: names of the model's inputs, in order.
         config: the architecture JSON of a weights-only file.
         versions: known after a run.
-        traced: label of the first case of the last run, and the value of each layer in it.
+        answers: of the one run there is; a source is asked once, with all cases.
     """
 
     path: Path
@@ -49,7 +67,7 @@ class KerasSource:
     inputs: tuple[str, ...]
     config: Path | None = None
     versions: dict[str, str] = field(default_factory=dict)
-    traced: tuple[str, dict[str, Array]] = ("", {})
+    answers: Answers | None = None
 
     @property
     def title(self) -> str:
@@ -57,37 +75,24 @@ class KerasSource:
         return " ".join(filter(None, [self.package, self.versions.get(self.package, "")]))
 
     def run(self, cases: Sequence[Case], precision: Precision) -> list[Outputs]:
-        """Run every case in a process of its own.
+        """Run every case, in a process of its own that answers for both precisions.
 
         Raises:
             MissingRuntime: the package or a backend for it is not installed.
             RunError: it cannot load or run the file; the reason is its own.
         """
-        if precision != "float32":
-            raise RunError(f"{self.package} runs a file in the precision it was saved with")
-        backend = self._backend()
-        with tempfile.TemporaryDirectory(prefix="normconvert-") as name:
-            folder = Path(name)
-            self._ask(folder, cases)
-            command = [sys.executable, "-m", "normconvert.runtimes.keras_worker", str(folder)]
-            try:
-                done = subprocess.run(
-                    command, env=_environment(backend), capture_output=True, text=True, timeout=TIMEOUT, check=False
-                )
-            except subprocess.TimeoutExpired:
-                raise RunError(f"{self.package} took more than {TIMEOUT:.0f} seconds") from None
-            if done.returncode != 0:
-                raise RunError(f"{self.package} cannot run {self.path.name}: {_reason(done.stderr, done.returncode)}")
-            self.versions = json.loads((folder / "reply.json").read_text())
-            with np.load(folder / "outputs.npz", allow_pickle=False) as arrays:
-                layers = {name.partition("/")[2]: arrays[name] for name in arrays.files if name.startswith("layer/")}
-                self.traced = (cases[0].label, layers)
-                return _answers(arrays, cases)
+        if self.answers is None:
+            self.answers = self._ask(cases)
+        exact = self.answers.exact
+        if precision == "float64" and exact is None:
+            raise RunError(f"{self.package} cannot run {self.path.name} in float64: {self.answers.why_not_exact}")
+        return self.answers.rounded if precision == "float32" or exact is None else exact
 
     def trace(self, case: Case, precision: Precision) -> list[dict[str, Array]]:
-        """The layers' values in the first case of the last run; nothing for other cases."""
-        label, layers = self.traced
-        return [layers] if layers and case.label == label else []
+        """The layers' values in float32 in the first case, once it has run; nothing for other cases."""
+        if self.answers is None or case.label != self.answers.first_case or precision != "float32":
+            return []
+        return [self.answers.layers] if self.answers.layers else []
 
     def _backend(self) -> str:
         if importlib.util.find_spec(self.package) is None:
@@ -103,7 +108,33 @@ class KerasSource:
             )
         return backend
 
-    def _ask(self, folder: Path, cases: Sequence[Case]) -> None:
+    def _ask(self, cases: Sequence[Case]) -> Answers:
+        backend = self._backend()
+        with tempfile.TemporaryDirectory(prefix="normconvert-") as name:
+            folder = Path(name)
+            self._write_request(folder, cases)
+            command = [sys.executable, "-m", "normconvert.runtimes.keras_worker", str(folder)]
+            try:
+                done = subprocess.run(
+                    command, env=_environment(backend), capture_output=True, text=True, timeout=TIMEOUT, check=False
+                )
+            except subprocess.TimeoutExpired:
+                raise RunError(f"{self.package} took more than {TIMEOUT:.0f} seconds") from None
+            reason = _reason(done.stderr, done.returncode)
+            if not (folder / "reply.json").exists():
+                raise RunError(f"{self.package} cannot run {self.path.name}: {reason}")
+            self.versions = json.loads((folder / "reply.json").read_text())
+            rounded = _arrays(folder / "outputs.npz")
+            exact = _arrays(folder / "exact.npz") if done.returncode == 0 else None
+            return Answers(
+                rounded=_outputs(rounded, cases),
+                exact=None if exact is None else _outputs(exact, cases),
+                why_not_exact=reason,
+                first_case=cases[0].label,
+                layers={name.partition("/")[2]: rounded[name] for name in rounded if name.startswith("layer/")},
+            )
+
+    def _write_request(self, folder: Path, cases: Sequence[Case]) -> None:
         request = {
             "package": self.package,
             "source": str(_unpacked(self.path.resolve(), folder)),
@@ -135,11 +166,16 @@ def _unpacked(path: Path, folder: Path) -> Path:
 
 
 def _stored(array: Array) -> Array:
-    return array.astype(np.int32 if np.issubdtype(array.dtype, np.integer) else np.float32)
+    return array.astype(np.int32 if np.issubdtype(array.dtype, np.integer) else np.float64)
 
 
-def _answers(arrays: NpzFile, cases: Sequence[Case]) -> list[Outputs]:
-    count = sum(name.startswith("0/0/") for name in arrays.files)
+def _arrays(path: Path) -> dict[str, Array]:
+    with np.load(path, allow_pickle=False) as arrays:
+        return {name: arrays[name] for name in arrays.files}
+
+
+def _outputs(arrays: Mapping[str, Array], cases: Sequence[Case]) -> list[Outputs]:
+    count = sum(name.startswith("0/0/") for name in arrays)
     return [
         tuple(
             tuple(arrays[f"{number}/{index}/{position}"] for position in range(count))

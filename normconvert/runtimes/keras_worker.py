@@ -1,8 +1,9 @@
 """Runs a Keras file in a process of its own: `python -m normconvert.runtimes.keras_worker FOLDER`.
 
 The folder holds `request.json` and `inputs.npz`; the outputs go to `outputs.npz`. Arrays are named
-`<case>/<chunk>/<position>`; `layer/<name>` is what a layer gives in the first call. Anything that goes wrong ends the
-process with a traceback, whose last line the caller shows.
+`<case>/<chunk>/<position>`; `layer/<name>` is what a layer gives in the first call. When these are written the same
+is tried in float64, for `exact.npz`. Anything that goes wrong ends the process with a traceback, whose last line the
+caller shows.
 """
 
 from __future__ import annotations
@@ -10,10 +11,11 @@ from __future__ import annotations
 import importlib
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 
 _PRECISIONS = {"float32", "float64"}
@@ -32,34 +34,112 @@ def main(folder: Path) -> None:
     request = json.loads((folder / "request.json").read_text())
     keras = importlib.import_module(request["package"])
     model = _load(keras, request["source"], request["config"])
-    results: dict[str, Any] = {}
     with np.load(folder / "inputs.npz", allow_pickle=False) as arrays:
-        for case, chunks in enumerate(request["chunks"]):
-            _reset(model)
-            for chunk in range(chunks):
-                given = [arrays[f"{case}/{chunk}/{position}"] for position in range(request["inputs"])]
-                outputs = model(given[0] if len(given) == 1 else given, training=False)
-                for position, output in enumerate(_flat(outputs)):
-                    results[f"{case}/{chunk}/{position}"] = np.asarray(output)
-        if request["chunks"]:
-            _reset(model)
-            given = [arrays[f"0/0/{position}"] for position in range(request["inputs"])]
-            results |= {f"layer/{name}": value for name, value in _layer_outputs(keras, model, given).items()}
+        calls = [
+            [[arrays[f"{case}/{chunk}/{n}"] for n in range(request["inputs"])] for chunk in range(chunks)]
+            for case, chunks in enumerate(request["chunks"])
+        ]
+    results = _run(keras, model, calls, "float32")
+    _reset(model)
+    results |= {
+        f"layer/{name}": value for name, value in _layer_outputs(keras, model, _cast(calls[0][0], "float32")).items()
+    }
     np.savez(folder / "outputs.npz", **results)
     (folder / "reply.json").write_text(json.dumps(_versions(keras)))
+    np.savez(folder / "exact.npz", **_run(keras, _in_float64(keras, model), calls, "float64"))
+
+
+def _run(keras: Any, model: Any, calls: list[list[list[Any]]], precision: str) -> dict[str, Any]:
+    """The outputs of every call, by `<case>/<chunk>/<position>`; states are reset before each case."""
+    results: dict[str, Any] = {}
+    function = _function(keras, model)
+    for case, chunks in enumerate(calls):
+        _reset(model)
+        for chunk, given in enumerate(chunks):
+            outputs = _flat(function(_cast(given, precision)))
+            results |= {f"{case}/{chunk}/{position}": np.asarray(output) for position, output in enumerate(outputs)}
+    return results
+
+
+def _cast(given: list[Any], precision: str) -> list[Any]:
+    """Numbers in the precision of the run, indices as they are."""
+    return [array if np.issubdtype(array.dtype, np.integer) else array.astype(precision) for array in given]
+
+
+def _function(keras: Any, model: Any) -> Callable[[list[Any]], Any]:
+    """The model as a function of its inputs; with TensorFlow as a graph, since eager loops over time are slow."""
+
+    def call(given: list[Any]) -> Any:
+        return model(given[0] if len(given) == 1 else given, training=False)
+
+    wrapped = any(type(layer).__name__ == "TimeDistributed" for layer in _layers(model))
+    if wrapped or keras.backend.backend() != "tensorflow":  # TimeDistributed has no graph for sizes left open
+        return call
+    tensorflow = sys.modules["tensorflow"]
+    graph = tensorflow.function(call, reduce_retracing=True, autograph=False)
+    return lambda given: graph([tensorflow.constant(array) for array in given])
+
+
+def _in_float64(keras: Any, model: Any) -> Any:
+    """The same model computing in float64: its configuration with that precision, and its weights."""
+    keras.backend.set_floatx("float64")
+    exact = keras.models.model_from_json(json.dumps(_doubled(json.loads(model.to_json()))))
+    exact.set_weights(model.get_weights())
+    return exact
+
+
+def _doubled(config: Any) -> Any:
+    if isinstance(config, dict):
+        return {key: _doubled(value) for key, value in config.items()}
+    if isinstance(config, list):
+        return [_doubled(value) for value in config]
+    return "float64" if config == "float32" else config
 
 
 def _load(keras: Any, source: str, config: str | None) -> Any:
-    if config is None:
-        model = keras.models.load_model(source, compile=False, safe_mode=True)
-    else:
-        model = keras.models.model_from_json(Path(config).read_text())
+    dated = _dated_config(source) if keras.__name__ == "tf_keras" and config is None else None
+    if config is not None or dated is not None:
+        model = keras.models.model_from_json(Path(config).read_text() if config is not None else dated)
         model.load_weights(source)
+    else:
+        model = keras.models.load_model(source, compile=False, safe_mode=True)
     for layer in _layers(model):
         precision = getattr(layer, "compute_dtype", None) or "float32"
         if precision not in _PRECISIONS:
             raise LoadError(f"the layer {layer.name} computes in {precision}")
     return model
+
+
+_OLD_DEFAULTS = {"GRU": {"reset_after": False}}
+"""Options that Keras 2 came to have, with what it did before (keras/layers/recurrent.py of 2.0 and 2.1). Files from
+then lack them, and later versions fill in another value."""
+
+
+def _dated_config(source: str) -> str | None:
+    """The architecture in an HDF5 file with options filled in that its time did not have; None if it lacks none."""
+    if not h5py.is_hdf5(source):
+        return None
+    with h5py.File(source, "r") as file:
+        text = file.attrs.get("model_config")
+    if text is None:
+        return None
+    config = json.loads(text)
+    return json.dumps(config) if _fill_in(config) else None
+
+
+def _fill_in(config: Any) -> bool:
+    """Add the missing options to every layer in a configuration; whether there were any."""
+    if isinstance(config, list):
+        return sum(map(_fill_in, config)) > 0
+    if not isinstance(config, dict):
+        return False
+    missing = False
+    options = config.get("config")
+    if isinstance(options, dict):
+        for name, value in _OLD_DEFAULTS.get(str(config.get("class_name")), {}).items():
+            missing |= name not in options
+            options.setdefault(name, value)
+    return sum(map(_fill_in, config.values())) > 0 or missing
 
 
 def _layer_outputs(keras: Any, model: Any, given: list[Any]) -> dict[str, Any]:
@@ -75,7 +155,7 @@ def _layer_outputs(keras: Any, model: Any, given: list[Any]) -> dict[str, Any]:
     if not names or not getattr(model, "inputs", None):
         return {}
     inner = keras.Model(model.inputs, [tensors[name] for name in names])
-    outputs = _flat(inner(given[0] if len(given) == 1 else given, training=False))
+    outputs = _flat(_function(keras, inner)(given))
     return {name: np.asarray(output) for name, output in zip(names, outputs, strict=True)}
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from normconvert.errors import Unsupported, UsageError
 from normconvert.sources.reading import Assumption, Plan, ReadResult, TensorUse
 
-__all__ = ["FORMATS", "Assumption", "Format", "Plan", "ReadResult", "TensorUse", "detect", "read"]
+__all__ = ["FORMATS", "Assumption", "Format", "Plan", "ReadResult", "TensorUse", "detect", "plan", "read"]
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 
@@ -23,11 +23,13 @@ class Format:
         title: what to call it before a user.
         matches: whether a path, of which the first bytes are given, looks like it.
         read: reads it; takes path, config, recipe, define.
+        plan: says how it is or would be read; takes the same.
     """
 
     title: str
     matches: Callable[[Path, bytes], bool]
     read: Callable[[Path, Path | None, Path | None, Mapping[str, Path]], ReadResult]
+    plan: Callable[[Path, Path | None, Path | None, Mapping[str, Path]], Plan]
 
 
 def _is_keras(path: Path, start: bytes) -> bool:
@@ -40,6 +42,12 @@ def _read_keras(path: Path, config: Path | None, recipe: Path | None, define: Ma
     from normconvert.sources import keras
 
     return keras.read(path, config=config, recipe=recipe, define=define)
+
+
+def _plan_keras(path: Path, config: Path | None, recipe: Path | None, define: Mapping[str, Path]) -> Plan:
+    from normconvert.sources import keras
+
+    return keras.plan(path, config=config, recipe=recipe, define=define)
 
 
 def _is_ours(path: Path, start: bytes) -> bool:
@@ -56,9 +64,13 @@ def _read_ours(path: Path, config: Path | None, recipe: Path | None, define: Map
     return ReadResult(model, Plan(tuple(uses), (), ""))
 
 
+def _plan_ours(path: Path, config: Path | None, recipe: Path | None, define: Mapping[str, Path]) -> Plan:
+    return _read_ours(path, config, recipe, define).plan
+
+
 FORMATS: dict[str, Format] = {
-    "normconvert": Format("normconvert's own .safetensors", _is_ours, _read_ours),
-    "keras": Format("Keras .h5, .hdf5, .keras, .weights.h5", _is_keras, _read_keras),
+    "normconvert": Format("normconvert's own .safetensors", _is_ours, _read_ours, _plan_ours),
+    "keras": Format("Keras .h5, .hdf5, .keras, .weights.h5", _is_keras, _read_keras, _plan_keras),
 }
 """Source formats by the name the command line has for them, the most telling first."""
 
@@ -105,7 +117,26 @@ def read(
         Unsupported: a format, layer or cell that is not known.
         CorruptFile: the file is damaged or unsafe.
     """
-    name = from_format or detect(path)
+    return _format(path, from_format).read(path, config, recipe, define or {})
+
+
+def plan(
+    path: Path,
+    *,
+    from_format: str | None = None,
+    config: Path | None = None,
+    recipe: Path | None = None,
+    define: Mapping[str, Path] | None = None,
+) -> Plan:
+    """How a file is or would be read, with a recipe to edit; arguments and errors as in `read`.
+
+    Unlike `read`, this also answers for weights without an architecture.
+    """
+    return _format(path, from_format).plan(path, config, recipe, define or {})
+
+
+def _format(path: Path, name: str | None) -> Format:
+    name = name or detect(path)
     if name not in FORMATS:
         raise UsageError(f"there is no source format {name}", remedy=f"Known: {', '.join(FORMATS)}")
-    return FORMATS[name].read(path, config, recipe, define or {})
+    return FORMATS[name]

@@ -41,9 +41,11 @@ def _table(table: Mapping[str, Any], path: str) -> Iterator[str]:
     for key, value in nested:
         name = f"{path}.{_key(key)}" if path else _key(key)
         for part in [value] if isinstance(value, Mapping) else value:
-            yield ""
-            yield f"[{name}]" if isinstance(value, Mapping) else f"[[{name}]]"
-            yield from _table(part, name)
+            lines = list(_table(part, name))
+            if isinstance(value, list) or not lines or lines[0]:  # a table of tables alone needs no header
+                yield ""
+                yield f"[{name}]" if isinstance(value, Mapping) else f"[[{name}]]"
+            yield from lines
 
 
 def _key(key: str) -> str:

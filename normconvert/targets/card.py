@@ -99,7 +99,7 @@ def _equivalence(report: Report | None) -> str:
         "",
         f"Errors are relative to the output's largest value. The noise floor is the float32 rounding error of "
         f"{_plain(report.floor_from)}{_plain(source)}. A multiple of up to {report.criteria.rounding_multiple:g} is "
-        "rounding. All numbers are in `equivalence.json`.",
+        f"rounding. Reading the file: {_plain(report.reading)}. All numbers are in `equivalence.json`.",
     ]
     lines += [f"\n- {_plain(reason)}" for reason in report.reasons]
     lines += [f"\n- {_plain(note)}" for note in (*report.notes, report.function_note) if note]

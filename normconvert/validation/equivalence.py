@@ -7,6 +7,7 @@ Same rounding: in float32 its error is a small multiple of the noise floor. `doc
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from platform import python_version
 
 from normconvert.errors import MissingRuntime, NotEquivalent
 from normconvert.ir.model import Model
@@ -66,8 +67,9 @@ def prove(
         raise NotEquivalent(f"{target.title} gives {found} outputs, the reference gives {len(model.outputs)}")
     progress(f"{target.title}, float64")
     exact, function_note = _exact_outputs(target, cases)
+    source_exact = None if source is None or from_source is None else _exact_outputs(source, cases)[0]
 
-    runs = Runs(reference, interpreted, rounded, exact, from_source)
+    runs = Runs(reference, interpreted, rounded, exact, from_source, source_exact)
     results = [judge_output(name, n, cases, runs) for n, name in enumerate(model.outputs)]
     outputs = tuple(summary for summary, _ in results)
     details = tuple(case for _, per_case in results for case in per_case)
@@ -96,7 +98,8 @@ def prove(
         layers=layers,
         source_layers=source_layers,
         notes=(*unexercised(model), *caveats(outputs, details)),
-        versions={name: version for party in parties for name, version in party.versions.items()},
+        versions={"python": python_version()}
+        | {name: version for party in parties for name, version in party.versions.items()},
     )
 
 
@@ -112,8 +115,8 @@ def _source_outputs(
         return None, str(error)
 
 
-def _exact_outputs(target: Runner, cases: Sequence[Case]) -> tuple[list[Outputs] | None, str]:
+def _exact_outputs(runner: Runner, cases: Sequence[Case]) -> tuple[list[Outputs] | None, str]:
     try:
-        return target.run(cases, "float64"), ""
+        return runner.run(cases, "float64"), ""
     except RunError as error:
         return None, str(error)

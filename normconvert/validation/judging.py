@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from normconvert.ir.model import Array
 from normconvert.runtimes.runner import Case, Outputs
 from normconvert.validation.layers import first_difference
@@ -28,7 +30,7 @@ class Runs:
         reference: the interpreter in float64.
         interpreter: the interpreter in float32.
         rounded, exact: the target in float32 and in float64.
-        source: the framework that wrote the source, in float32.
+        source, source_exact: the framework that wrote the source, in float32 and in float64.
     """
 
     reference: list[Outputs]
@@ -36,6 +38,7 @@ class Runs:
     rounded: list[Outputs]
     exact: list[Outputs] | None
     source: list[Outputs] | None
+    source_exact: list[Outputs] | None
 
 
 def judge_output(
@@ -57,6 +60,7 @@ def judge_output(
     rounded = errors(runs.rounded, LARGEST_32)
     source = None if runs.source is None else [relative for relative, _ in errors(runs.source, LARGEST_32)]
     exact = None if runs.exact is None else [relative for relative, _ in errors(runs.exact, math.inf)]
+    reading = None if runs.source_exact is None else [relative for relative, _ in errors(runs.source_exact, math.inf)]
     noise = floors(interpreter)
     floor = noise if source is None else floors(source)
     bounds = function_bounds(noise)
@@ -71,6 +75,7 @@ def judge_output(
             rounding_error=rounded[n][0],
             interpreter_error=interpreter[n],
             source_error=None if source is None else source[n],
+            source_function_error=None if reading is None else reading[n],
             floor=floor[n],
             absolute_error=rounded[n][1],
         )
@@ -91,6 +96,9 @@ def _summary(name: str, results: Sequence[CaseResult], constant: bool) -> Output
         rounding_error=rounding.rounding_error,
         floor=rounding.floor,
         rounding_case=rounding.case,
+        source_function_error=max((case.source_function_error or 0.0 for case in results), default=0.0)
+        if results[0].source_function_error is not None
+        else None,
         constant=constant,
     )
 
@@ -152,9 +160,19 @@ def caveats(outputs: Sequence[OutputResult], cases: Sequence[CaseResult]) -> lis
         for each in outputs
         if each.constant
     ]
-    return same + [f"{each.output} leaves the range of float32 ({each.case})" for each in cases if each.overflows]
+    inexact = [
+        f"the source's framework in float64 differs by {each.source_function_error:.2g} in the output {each.output} "
+        f"({each.case}): it computes a part in float32, or an option was read slightly wrong"
+        for each in cases
+        if each.source_function_error is not None and not each.source_function_error <= each.function_bound
+    ]
+    return (
+        same
+        + inexact[:1]
+        + [f"{each.output} leaves the range of float32 ({each.case})" for each in cases if each.overflows]
+    )
 
 
 def _is_constant(arrays: Sequence[Array]) -> bool:
     first = arrays[0].flat[0]
-    return all(bool((array == first).all()) for array in arrays)
+    return all(np.array_equal(array, np.full_like(array, first), equal_nan=True) for array in arrays)

@@ -63,7 +63,8 @@ def difference(found: Array, reference: Array, scale: float, limit: float = floa
     Args:
         found, reference: arrays of any dtype; NaN and infinities agree only with themselves.
         scale: what the largest difference is divided by; 0 makes any difference an infinite one.
-        limit: elements whose reference is finite but larger are left out.
+        limit: elements whose reference is finite but larger are left out; where none is left, nothing is known and
+            the difference counts as infinite.
     """
     if found.shape != reference.shape:
         return _DIFFERENT
@@ -72,7 +73,8 @@ def difference(found: Array, reference: Array, scale: float, limit: float = floa
     if not np.array_equal(a[~finite], b[~finite], equal_nan=True):
         return _DIFFERENT
     kept = finite & (np.abs(b) <= limit)
-    if not np.isfinite(a[kept]).all():
+    nothing_left = bool(finite.any()) and not kept.any()
+    if nothing_left or not np.isfinite(a[kept]).all():
         return _DIFFERENT
     absolute = float(np.max(np.abs(a[kept] - b[kept]), initial=0.0))
     if absolute == 0.0:

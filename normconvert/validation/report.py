@@ -53,6 +53,7 @@ class CaseResult(msgspec.Struct, frozen=True):
         rounding_error: target in float32 against the reference in float64.
         interpreter_error: the interpreter in float32 against the same.
         source_error: the framework that wrote the source, in float32, against the same; None if it was not run.
+        source_function_error: the same framework in float64, against the same.
         floor: the noise floor.
         absolute_error: largest difference of the float32 run.
     """
@@ -66,6 +67,7 @@ class CaseResult(msgspec.Struct, frozen=True):
     rounding_error: float
     interpreter_error: float
     source_error: float | None
+    source_function_error: float | None
     floor: float
     absolute_error: float
 
@@ -93,6 +95,7 @@ class OutputResult(msgspec.Struct, frozen=True):
         function_error, function_bound, function_case: float64, in the case furthest towards or past its bound.
         rounding_multiple: largest float32 error in units of the noise floor.
         rounding_error, floor, rounding_case: in the case where it is largest.
+        source_function_error: largest float64 error of the framework that wrote the source; None if not run so.
         constant: the reference is the same number everywhere, so that the comparison says little.
     """
 
@@ -104,6 +107,7 @@ class OutputResult(msgspec.Struct, frozen=True):
     rounding_error: float
     floor: float
     rounding_case: str
+    source_function_error: float | None
     constant: bool
 
 
@@ -161,6 +165,17 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         worst = self.worst_output
         exact = "" if worst.function_error is None else f", float64 error {worst.function_error:.2g}"
         return f"equivalent: float32 error {worst.rounding_multiple:.2g} x the noise floor{exact}"
+
+    @property
+    def reading(self) -> str:
+        """How well it is known that the source was read correctly."""
+        exact = [case for case in self.cases if case.source_function_error is not None]
+        if exact and all((case.source_function_error or 0.0) <= case.function_bound for case in exact):
+            largest = max(case.source_function_error or 0.0 for case in exact)
+            return f"{self.floor_from} in float64 agrees with what was read to {largest:.2g}"
+        if any(case.source_error is not None for case in self.cases):
+            return f"{self.floor_from} in float32 agrees with what was read, within rounding"
+        return "not checked against the framework that wrote the file"
 
     @property
     def worst_output(self) -> OutputResult:

@@ -67,9 +67,7 @@ def open_archive(source: Path | bytes, place: str) -> Members:
         _check(member, f"{place}: {member.filename!r}")
     total = sum(member.file_size for member in members)
     if total > MAX_EXPANSION * size + ALLOWANCE:
-        raise CorruptFile(
-            f"unpacks to {total:,} bytes from {size:,}", where=place, remedy="Do not trust this file"
-        )
+        raise CorruptFile(f"unpacks to {total:,} bytes from {size:,}", where=place, remedy="Do not trust this file")
     return Members(archive, place)
 
 

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 import numpy as np
 
 from normconvert.cells import Family
-from normconvert.errors import CorruptFile, NormconvertError, Unsupported
+from normconvert.errors import CorruptFile, NormconvertError, Unsupported, UsageError
 from normconvert.ir.layers import AnyLayer
 from normconvert.ir.model import Array, Node, value_name
+from normconvert.ir.shapes import layer_outputs
+from normconvert.ir.shapes.basics import Shape, Stored
 from normconvert.sources.keras.building import Config
 from normconvert.sources.keras.keras1 import KernelScope, modernise
-from normconvert.sources.keras.store import Scope, Taken
+from normconvert.sources.keras.store import MISFIT, Scope, Taken
 from normconvert.sources.keras.versions import KerasDialect
-
-Shape = tuple["int | None", ...]
 
 
 @dataclass(frozen=True)
@@ -28,12 +28,10 @@ class Value:
     Attributes:
         name: of the value in the model.
         mask: name of the value `[batch, time]` that masks it, or empty.
-        shape: of one sample, as far as the file tells; None where it does not.
     """
 
     name: str
     mask: str = ""
-    shape: Shape | None = None
 
 
 @dataclass(frozen=True)
@@ -44,14 +42,14 @@ class Spec:
         class_name, config: in the words of Keras 2/3.
         path: its name, that of the models around it before it (`outer/inner`).
         scope: its stored arrays.
-        input_shape: shape of one sample of its (first) input where the file tells.
+        operation: it is arithmetic on tensors, not a layer.
     """
 
     class_name: str
     config: Config
     path: str
     scope: Scope
-    input_shape: Shape | None = None
+    operation: bool = False
 
 
 @dataclass(frozen=True)
@@ -61,11 +59,13 @@ class Call:
     Attributes:
         inputs: its tensors, query, value, key in this order.
         states: initial states of a recurrent layer.
+        arguments: of an operation, in order: numbers, and None for each of its inputs.
         options: further arguments of the call that are no tensors (`training`, `use_causal_mask`).
     """
 
     inputs: tuple[Value, ...]
     states: tuple[Value, ...] = ()
+    arguments: tuple[Any, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -94,6 +94,7 @@ class Assembly:
         dialect: of the Keras that wrote it.
         define: cell families for the user's own classes.
         layers, nodes, weights: of the model.
+        shapes: of one sample of every value, by its name.
         built: layers' parts by path, so that a shared layer is built once.
         notes: what the user should know about the reading.
     """
@@ -104,6 +105,7 @@ class Assembly:
     layers: dict[str, AnyLayer] = field(default_factory=dict)
     nodes: list[Node] = field(default_factory=list)
     weights: dict[str, Array] = field(default_factory=dict)
+    shapes: dict[str, Shape] = field(default_factory=dict)
     built: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     names: set[str] = field(default_factory=set)
@@ -116,7 +118,8 @@ class Assembly:
         if self.dialect.major == 1 or self.dialect.theano:
             scope = KernelScope(scope, class_name, config, self.dialect.theano)
         config = self.dialect.filled(class_name, config)
-        return Spec(class_name, config, prefix + plain_name(name), scope, built_shape(entry))
+        operation = is_operation(class_name, config, self.dialect.major)
+        return Spec(class_name, config, prefix + plain_name(name), scope, operation)
 
     def apply(self, spec: Spec, call: Call) -> list[Value]:
         """Add one application of a layer.
@@ -124,7 +127,7 @@ class Assembly:
         Raises:
             Unsupported, CorruptFile: with the file and the layer as the place.
         """
-        handler = self.handler(spec.class_name)
+        handler = self.handler(spec)
         try:
             return handler(self, spec, call)
         except NormconvertError as error:
@@ -135,11 +138,14 @@ class Assembly:
                 where=f"{self.place}: {spec.path}",
             ) from error
 
-    def handler(self, class_name: str) -> Handler:
-        """The handler of a layer class; the user's own definitions come first."""
-        if self.defined(class_name) is not None:
+    def handler(self, spec: Spec) -> Handler:
+        """What builds a layer: the user's own definitions come first, an unknown class with layers is a model."""
+        if self.defined(spec.class_name) is not None:
             return HANDLERS["defined"]
-        return HANDLERS.get(class_name, HANDLERS["plain"])
+        if spec.operation:
+            return HANDLERS["operation"]
+        other = "Functional" if isinstance(spec.config.get("layers"), list) else "plain"
+        return HANDLERS.get(spec.class_name, HANDLERS[other])
 
     def defined(self, class_name: str) -> Family | None:
         """The cell family a user gave for a class, registered (`Package>Class`) or not."""
@@ -169,9 +175,20 @@ class Assembly:
         masks: Sequence[str] = (),
         states: Sequence[str] = (),
     ) -> str:
-        """Add one application of a layer; gives the name of its first output."""
+        """Add one application of a layer; gives the name of its first output.
+
+        Raises:
+            CorruptFile: the layer's arrays, or the shapes of its inputs, do not fit it.
+        """
         name = self.unique(name or layer)
         self.nodes.append(Node(name, layer, tuple(inputs), tuple(masks) if any(masks) else (), tuple(states)))
+        read: list[Shape] = [(None, *self.shapes[value]) for value in inputs]
+        initial = [self.shapes[value] for value in states]
+        try:
+            outputs = layer_outputs(self.layers[layer], read, initial, Stored(layer, self.weights))
+        except UsageError as error:
+            raise CorruptFile(error.what, where=error.where, remedy=MISFIT) from None
+        self.shapes.update({value_name(name, n): shape[1:] for n, shape in enumerate(outputs)})
         return name
 
     def add_once(self, name: str, layer: AnyLayer, inputs: Sequence[str], *, masks: Sequence[str] = ()) -> str:
@@ -199,6 +216,20 @@ class Assembly:
             found = [name for name, array in weights.items() if np.may_share_memory(array, item.array)]
             name = (layout or {}).get(item.role) or (found[0] if len(found) == 1 else item.role)
             item.stored.used_as = f"{layer}.{name}"
+
+
+_OPERATIONS = frozenset(
+    {
+        "Abs", "Absolute", "Add", "Divide", "Exp", "Log", "Maximum", "Minimum", "Multiply", "Negative", "Relu",
+        "Sigmoid", "Silu", "Softmax", "Softplus", "Sqrt", "Square", "Subtract", "Tanh", "TrueDivide",
+    }
+)  # fmt: skip
+"""Operations of `keras.ops` that Keras 3 writes among the layers of a model."""
+
+
+def is_operation(class_name: str, config: Mapping[str, Any], major: int) -> bool:
+    """Whether an entry is an operation; some have the name of a layer, which would say if it is trainable."""
+    return class_name == "TFOpLambda" or (major == 3 and class_name in _OPERATIONS and "trainable" not in config)
 
 
 def describe(entry: Mapping[str, Any]) -> tuple[str, Config, str]:
@@ -242,11 +273,6 @@ def sample_shape(shape: Any) -> Shape | None:
 def outputs_of(node: str, count: int) -> list[Value]:
     """The values of a node with several outputs."""
     return [Value(value_name(node, n)) for n in range(count)]
-
-
-def with_shape(value: Value, shape: Shape | None) -> Value:
-    """The same value, with a shape if it has none."""
-    return value if value.shape is not None or shape is None else replace(value, shape=shape)
 
 
 def unsupported_class(class_name: str) -> Unsupported:

@@ -11,7 +11,8 @@ from normconvert.errors import CorruptFile, Unsupported
 from normconvert.ir.cell import Cell
 from normconvert.ir.layers import Activation
 from normconvert.ir.model import Array
-from normconvert.sources.keras.assembly import Assembly, Shape, unsupported_class
+from normconvert.ir.shapes.basics import Shape
+from normconvert.sources.keras.assembly import Assembly, unsupported_class
 from normconvert.sources.keras.building import Config
 from normconvert.sources.keras.store import Scope
 
@@ -50,9 +51,7 @@ RECURRENT_LAYERS = tuple(name for name in _KINDS if not name.startswith("LayerNo
 """Layer classes that are a cell and its loop in one."""
 
 
-def build_cell(
-    assembly: Assembly, class_name: str, config: Config, scope: Scope, input_shape: Shape | None
-) -> BuiltCell:
+def build_cell(assembly: Assembly, class_name: str, config: Config, scope: Scope, input_shape: Shape) -> BuiltCell:
     """A cell from a layer's or cell's class name.
 
     Args:
@@ -60,7 +59,7 @@ def build_cell(
         class_name: `LSTM`, `LSTMCell`, `Addons>LayerNormLSTMCell`, or a class the user defined.
         config: its configuration.
         scope: its arrays.
-        input_shape: of one time step, where known; convolutional cells need it.
+        input_shape: of one time step of one sample; convolutional cells need it.
 
     Raises:
         Unsupported: the class is unknown.
@@ -125,11 +124,14 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, dict) else value
 
 
-def _space(config: Config, shape: Shape | None, axes: int) -> dict[str, int]:
+_WINDOWS = ("kernel_size", "strides", "dilation_rate")
+
+
+def _space(config: Config, shape: Shape, axes: int) -> dict[str, int]:
     """Sizes of the image a convolutional cell reads, and of the state it keeps."""
     if config.get("data_format") == "channels_first":
         raise Unsupported("channels come first", remedy="Save the model with data_format='channels_last'")
-    if shape is None or len(shape) != axes + 1 or any(size is None for size in shape[:axes]):
+    if len(shape) != axes + 1 or any(size is None for size in shape[:axes]):
         raise Unsupported(
             "the size of its images cannot be found", remedy="Fix the rows and columns of the model's input"
         )
@@ -137,7 +139,9 @@ def _space(config: Config, shape: Shape | None, axes: int) -> dict[str, int]:
     sizes: dict[str, int] = {}
     for axis, name in enumerate(names):
         size = int(shape[axis] or 0)
-        window, stride, dilation = (_pick(config.get(key, 1), axis) for key in ("kernel_size", "strides", "dilation_rate"))
+        window, stride, dilation = (
+            _pick(config.get(key, 1), axis) for key in ("kernel_size", "strides", "dilation_rate")
+        )
         span = dilation * (window - 1) + 1
         inner = size if config.get("padding", "valid") == "same" else size - span + 1
         sizes[name], sizes[f"state_{name}"] = size, -(-inner // stride)

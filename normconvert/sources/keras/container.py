@@ -69,7 +69,7 @@ def opened(path: Path, config: Path | None = None) -> Iterator[Container]:
 
 
 def _open(path: Path) -> Container:
-    if path.is_dir() or zipfile.is_zipfile(path):
+    if path.is_dir() or (zipfile.is_zipfile(path) and not h5py.is_hdf5(path)):
         return _from_archive(open_archive(path, path.name))
     return _from_hdf5(Hdf5File(path, path.name), path.name)
 
@@ -102,9 +102,10 @@ def _from_hdf5(file: Hdf5File, place: str) -> Container:
     group = file.group(root)
     assert group is not None
     text = file.attribute(file.root, "model_config")
-    config = None if text is None else decode_object(str(text).encode(), f"{place}: model_config")
+    config = None if text is None else decode_object(str(text).encode("utf-8", "replace"), f"{place}: model_config")
     version, backend = (
-        str(file.attribute(file.root, name) or file.attribute(group, name) or "") for name in ("keras_version", "backend")
+        str(file.attribute(file.root, name) or file.attribute(group, name) or "")
+        for name in ("keras_version", "backend")
     )
     if file.names(group, "layer_names") is not None:
         return Container(place, "keras-h5", config, version, backend, file, root)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from normconvert.errors import CorruptFile, Unsupported, UsageError
-from normconvert.ir.layers import StepMask
+from normconvert.errors import CorruptFile, UsageError
 from normconvert.ir.model import Input
 from normconvert.sources.keras.assembly import (
     Assembly,
@@ -19,10 +18,10 @@ from normconvert.sources.keras.assembly import (
     handles,
     plain_name,
     sample_shape,
-    with_shape,
 )
 from normconvert.sources.keras.building import Config
-from normconvert.sources.keras.inbound import Inbound, Reference, inbound_calls, keras3_outputs, offsets, references
+from normconvert.sources.keras.functional import Graph
+from normconvert.sources.keras.inbound import Inbound, inbound_calls, keras3_outputs, offsets, references
 from normconvert.sources.keras.store import Member, Scope
 
 MAX_DEPTH = 32
@@ -78,7 +77,7 @@ def _model(assembly: Assembly, class_name: str, config: Config, outer: _Outer) -
 def _specs(assembly: Assembly, layers: Sequence[Mapping[str, Any]], outer: _Outer) -> list[Spec]:
     described = [describe(entry) for entry in layers]
     members = [
-        Member(class_name, str(body.get("scope") or name), is_model(class_name, body))
+        Member(class_name, name, is_model(class_name, body), str(body.get("scope") or ""))
         for class_name, body, name in described
     ]
     scopes = outer.scope.members(members)
@@ -88,21 +87,35 @@ def _specs(assembly: Assembly, layers: Sequence[Mapping[str, Any]], outer: _Oute
 # --- chains ---------------------------------------------------------------------------------------------------
 
 
-def _sequential(
-    assembly: Assembly, layers: Sequence[Mapping[str, Any]], config: Config, outer: _Outer
-) -> list[Value]:
+def _sequential(assembly: Assembly, layers: Sequence[Mapping[str, Any]], config: Config, outer: _Outer) -> list[Value]:
     specs = _specs(assembly, layers, outer)
     if not specs:
         raise CorruptFile("a model without layers", where=assembly.place)
-    if specs[0].class_name == "InputLayer":
-        source, specs = specs[0], specs[1:]
+    heads = branches(layers[0]) if assembly.dialect.major == 1 and outer.inputs is None else []
+    if heads:
+        values = [value for branch in heads for value in _model(assembly, *branch, outer)]
+    elif outer.inputs is not None:
+        values = list(outer.inputs)
+    elif specs[0].class_name == "InputLayer":
+        values = [_input(assembly, specs[0])]
     else:
         name, body = implied_input(layers[0], config)
-        source = Spec("InputLayer", body, plain_name(name), outer.scope)
-    values = list(outer.inputs) if outer.inputs is not None else [_input(assembly, source)]
+        values = [_input(assembly, Spec("InputLayer", body, plain_name(name), outer.scope))]
+    specs = specs[1:] if specs[0].class_name == "InputLayer" else specs
     for spec in specs:
-        values = assembly.apply(spec, Call(tuple(with_shape(value, spec.input_shape) for value in values)))
+        values = assembly.apply(spec, Call(tuple(values)))
     return values
+
+
+def branches(first: Mapping[str, Any]) -> list[tuple[str, Config]]:
+    """The models whose outputs the `Merge` layer merges with which a Sequential model of Keras 1 may begin.
+
+    The arrays of their layers are stored as those of the whole model's layers.
+    """
+    class_name, config, _ = describe(first)
+    if class_name != "Merge" or not isinstance(config.get("layers"), list):
+        return []
+    return [describe(entry)[:2] for entry in config["layers"]]
 
 
 def implied_input(first: Mapping[str, Any], config: Config) -> tuple[str, Config]:
@@ -146,26 +159,23 @@ def _input(assembly: Assembly, spec: Spec) -> Value:
         batch = declared[0] if isinstance(declared[0], int) else None
         name = assembly.unique(spec.path)
         assembly.built[spec.path] = Input(name, shape, "float", batch)
+        assembly.shapes[name] = shape
     made: Input = assembly.built[spec.path]
-    return Value(made.name, "", made.shape)
+    return Value(made.name)
 
 
 # --- graphs ---------------------------------------------------------------------------------------------------
 
 
-def _functional(
-    assembly: Assembly, layers: Sequence[Mapping[str, Any]], config: Config, outer: _Outer
-) -> list[Value]:
+def _functional(assembly: Assembly, layers: Sequence[Mapping[str, Any]], config: Config, outer: _Outer) -> list[Value]:
     specs = dict(zip((describe(entry)[2] for entry in layers), _specs(assembly, layers, outer), strict=True))
-    calls = {
-        name: inbound_calls(entry.get("inbound_nodes", [])) for name, entry in zip(specs, layers, strict=True)
-    }
+    calls = {name: _inbound(assembly, name, entry) for name, entry in zip(specs, layers, strict=True)}
     inputs, outputs = references(config.get("input_layers")), references(config.get("output_layers"))
     if not inputs or not outputs:
         raise CorruptFile("a model without inputs or outputs", where=assembly.place)
     if assembly.dialect.major == 3:
         outputs = keras3_outputs(outputs, {name for name, spec in specs.items() if "input_layers" in spec.config})
-    graph = _Graph(assembly, specs, calls, offsets(calls, [*inputs, *outputs]))
+    graph = Graph(assembly, specs, calls, offsets(calls, [*inputs, *outputs]))
     if outer.inputs is not None and len(outer.inputs) != len(inputs):
         raise CorruptFile(f"a model with {len(inputs)} inputs is given {len(outer.inputs)}")
     for number, reference in enumerate(inputs):
@@ -175,132 +185,8 @@ def _functional(
     return [graph.value(reference) for reference in outputs]
 
 
-_SHAPE_OPERATIONS = frozenset({"ZerosLike", "OnesLike"})
-_MASK_OPERATIONS = _SHAPE_OPERATIONS | frozenset(
-    {"NotEqual", "Any", "All", "LogicalOr", "LogicalAnd", "ExpandDims", "Concatenate", "ConvertToTensor", "Cast"}
-)
-"""Operations of `keras.ops` that Keras 3 makes masks with."""
-
-
-def is_mask_operation(class_name: str, config: Mapping[str, Any]) -> bool:
-    """Whether an entry is an operation that Keras 3 makes masks with, rather than a layer of that name."""
-    return class_name in _MASK_OPERATIONS and "trainable" not in config
-
-
-class _Graph:
-    """The calls of a functional model, made on demand and once each."""
-
-    def __init__(
-        self,
-        assembly: Assembly,
-        specs: Mapping[str, Spec],
-        calls: Mapping[str, list[Inbound]],
-        numbering: Mapping[str, int],
-    ) -> None:
-        self.assembly, self.specs, self.calls, self.numbering = assembly, specs, calls, numbering
-        self.values: dict[tuple[str, int], list[Value]] = {}
-
-    def spec(self, reference: Reference) -> Spec:
-        if reference.layer not in self.specs:
-            raise CorruptFile(f"a layer named {reference.layer} is read but not there", where=self.assembly.place)
-        return self.specs[reference.layer]
-
-    def value(self, reference: Reference) -> Value:
-        """The value of a reference, after everything it depends on."""
-        pending = [reference]
-        open_calls: set[tuple[str, int]] = set()
-        while pending:
-            key, inbound = self._call(pending[-1])
-            if key in self.values:
-                pending.pop()
-                continue
-            missing = [r for r in inbound.references() if self._call(r)[0] not in self.values]
-            if missing:
-                if key in open_calls:
-                    raise CorruptFile("the graph of layers runs in a circle", where=f"{self.assembly.place}: {key[0]}")
-                open_calls.add(key)
-                pending += missing
-                continue
-            self.values[key] = self._apply(self.specs[key[0]], inbound)
-            pending.pop()
-        return self._output(reference)
-
-    def _call(self, reference: Reference) -> tuple[tuple[str, int], Inbound]:
-        self.spec(reference)
-        number = reference.node - self.numbering.get(reference.layer, 0)
-        calls = self.calls[reference.layer]
-        if (reference.layer, number) in self.values:
-            return (reference.layer, number), Inbound(())
-        if not 0 <= number < len(calls):
-            raise CorruptFile(
-                f"call {reference.node} of the layer is read but not there",
-                where=f"{self.assembly.place}: {reference.layer}",
-            )
-        return (reference.layer, number), calls[number]
-
-    def _output(self, reference: Reference) -> Value:
-        values = self.values[self._call(reference)[0]]
-        if reference.output >= len(values):
-            raise CorruptFile(
-                f"output {reference.output} of the layer is read but it has {len(values)}",
-                where=f"{self.assembly.place}: {reference.layer}",
-            )
-        return with_shape(values[reference.output], reference.shape)
-
-    def _apply(self, spec: Spec, inbound: Inbound) -> list[Value]:
-        inputs = tuple(self._output(reference) for reference in inbound.inputs)
-        if not inputs:
-            raise CorruptFile("a call without inputs", where=f"{self.assembly.place}: {spec.path}")
-        if inbound.mask:
-            inputs = (replace(inputs[0], mask=self._mask(inputs[0], inbound.mask[0])), *inputs[1:])
-        states = tuple(self._output(reference) for reference in inbound.states)
-        return self.assembly.apply(spec, Call(inputs, states, inbound.options))
-
-    def _mask(self, value: Value, given: Reference) -> str:
-        """The mask of an argument that a call names.
-
-        Keras 3 writes the masks it worked out into the graph, as operations on the tensors they come from. They are
-        those that came along with the value, unless the user gave another one.
-        """
-        if not self._is_mask_operation(given):
-            return self.value(given).name
-        origins = {self.value(reference).name for reference in self._origins(given)}
-        if value.mask and origins == self._known_origins(value.mask):
-            return value.mask
-        raise Unsupported(
-            "its mask is computed by operations of the user's own",
-            where=f"{self.assembly.place}: {given.layer}",
-            remedy="Make the mask with a Masking layer or Embedding(mask_zero=True)",
-        )
-
-    def _is_mask_operation(self, reference: Reference) -> bool:
-        spec = self.spec(reference)
-        return is_mask_operation(spec.class_name, spec.config)
-
-    def _origins(self, reference: Reference) -> Iterator[Reference]:
-        """The tensors that a mask is worked out from; those that only lend it their shape do not count."""
-        pending, seen = [reference], set()
-        while pending:
-            current = pending.pop()
-            if (current.layer, current.node) in seen:
-                continue
-            seen.add((current.layer, current.node))
-            if not self._is_mask_operation(current):
-                yield current
-            elif self.spec(current).class_name not in _SHAPE_OPERATIONS:
-                pending += self._call(current)[1].inputs
-
-    def _known_origins(self, mask: str) -> set[str]:
-        """The values that a mask of the model is worked out from."""
-        producers = {node.name: node for node in self.assembly.nodes}
-        found: set[str] = set()
-        pending = [mask]
-        while pending:
-            node = producers.get(pending.pop())
-            if node is None:
-                continue
-            if isinstance(self.assembly.layers[node.layer], StepMask):
-                found |= set(node.inputs)
-            else:
-                pending += node.inputs
-        return found
+def _inbound(assembly: Assembly, name: str, entry: Mapping[str, Any]) -> list[Inbound]:
+    try:
+        return inbound_calls(entry.get("inbound_nodes", []))
+    except CorruptFile as error:
+        raise error.at(f"{assembly.place}: {name}") from None

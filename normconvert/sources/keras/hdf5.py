@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -78,10 +79,8 @@ class Hdf5File:
             cut = "truncated" in str(error)
             what = "the HDF5 file is cut off" if cut else "not an HDF5 file"
             raise CorruptFile(what, where=place, remedy=REMEDY) from None
-        try:
+        with _damage(place):
             self.arrays = {stored.name: stored for stored in self._walk()}
-        except (OSError, RuntimeError, KeyError, ValueError) as error:
-            raise CorruptFile(f"the HDF5 file is damaged ({_first_line(error)})", where=place, remedy=REMEDY) from None
 
     def close(self) -> None:
         """Release the file."""
@@ -89,8 +88,9 @@ class Hdf5File:
 
     def group(self, path: str) -> h5py.Group | None:
         """The group at a path, if there is one."""
-        found = self.root.get(path) if path else self.root
-        return found if isinstance(found, h5py.Group) else None
+        with _damage(f"{self.place}: {path}"):
+            found = self.root.get(path) if path else self.root
+            return found if isinstance(found, h5py.Group) else None
 
     def attribute(self, group: h5py.Group, name: str) -> Any:
         """An attribute, its bytes decoded; None where there is none.
@@ -98,23 +98,16 @@ class Hdf5File:
         Raises:
             CorruptFile: the attribute cannot be read.
         """
-        if name not in group.attrs:
-            return None
-        try:
-            value = group.attrs[name]
-        except (OSError, TypeError, ValueError, UnicodeDecodeError) as error:
-            raise CorruptFile(
-                f"the attribute {name} cannot be read ({_first_line(error)})", where=self.place, remedy=REMEDY
-            ) from None
-        return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+        with _damage(f"{self.place}: {name}"):
+            value = group.attrs.get(name)
+            return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
 
     def names(self, group: h5py.Group, attribute: str) -> list[str] | None:
         """An attribute that lists names; a long one is spread over `attribute0`, `attribute1`, ..."""
-        if attribute in group.attrs:
-            return [_text(name) for name in np.atleast_1d(self.attribute(group, attribute))]
-        chunks: list[str] = []
-        while (chunk := f"{attribute}{len(chunks)}") in group.attrs:
-            chunks.append(chunk)
+        with _damage(f"{self.place}: {attribute}"):
+            chunks = [attribute] if attribute in group.attrs else []
+            while attribute not in group.attrs and (chunk := f"{attribute}{len(chunks)}") in group.attrs:
+                chunks.append(chunk)
         if not chunks:
             return None
         return [_text(name) for chunk in chunks for name in np.atleast_1d(self.attribute(group, chunk))]
@@ -125,20 +118,17 @@ class Hdf5File:
         Raises:
             CorruptFile: it is larger than the file allows, not numeric, or damaged.
         """
-        dataset = self.root[stored.name]
         where = f"{self.place}: {stored.name}"
-        if dataset.dtype.kind not in "fiubV" or (dataset.dtype.kind == "V" and not _is_bfloat16(dataset)):
-            raise CorruptFile(f"holds {dataset.dtype}, not numbers", where=where)
-        self._budget -= dataset.nbytes
-        if self._budget < 0:
-            raise CorruptFile(
-                f"declares {dataset.nbytes:,} bytes in a file of {self.size:,}", where=where, remedy=REMEDY
-            )
-        try:
+        with _damage(where):
+            dataset = self.root[stored.name]
+            if dataset.dtype.kind not in "fiub" and not _is_bfloat16(dataset):
+                raise CorruptFile(f"holds {dataset.dtype}, not numbers", where=where)
+            self._budget -= dataset.nbytes
+            if self._budget < 0:
+                what = f"declares {dataset.nbytes:,} bytes in a file of {self.size:,}"
+                raise CorruptFile(what, where=where, remedy=REMEDY)
             array: Array = np.asarray(dataset[()])
-        except (OSError, ValueError, MemoryError) as error:
-            raise CorruptFile(f"cannot be read ({_first_line(error)})", where=where, remedy=REMEDY) from None
-        return array.view(ml_dtypes.bfloat16) if dataset.dtype.kind == "V" else array
+            return array.view(ml_dtypes.bfloat16) if dataset.dtype.kind == "V" else array
 
     def _walk(self) -> Iterator[Stored]:
         pending = [(self.root, name, 1) for name in reversed(list(self.root))]
@@ -173,13 +163,26 @@ class Hdf5File:
             )
 
 
+@contextmanager
+def _damage(where: str) -> Iterator[None]:
+    """Turns what h5py raises on damaged structures into an error that names the place."""
+    try:
+        yield
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError, MemoryError) as error:
+        raise CorruptFile(f"the HDF5 file is damaged ({_first_line(error)})", where=where, remedy=REMEDY) from None
+
+
 def _address(item: Any) -> Any:
     info = h5py.h5o.get_info(item.id)
     return info.fileno, info.addr
 
 
 def _is_bfloat16(dataset: h5py.Dataset) -> bool:
-    return dataset.dtype.itemsize == 2 and _text(dataset.attrs.get("dtype", "")) == "bfloat16"
+    return (
+        dataset.dtype.kind == "V"
+        and dataset.dtype.itemsize == 2
+        and _text(dataset.attrs.get("dtype", "")) == "bfloat16"
+    )
 
 
 def _dtype_name(dataset: h5py.Dataset) -> str:

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from normconvert.errors import CorruptFile
-from normconvert.sources.keras.assembly import Shape, sample_shape
 
 
 @dataclass(frozen=True)
@@ -21,7 +20,6 @@ class Reference:
     layer: str
     node: int
     output: int
-    shape: Shape | None = None
 
 
 @dataclass(frozen=True)
@@ -32,12 +30,14 @@ class Inbound:
         inputs: its tensors, in order.
         states: initial states given by name.
         mask: a mask given by name, for the first input.
+        arguments: of an operation, in order: numbers, and None for each tensor.
         options: arguments that are no tensors.
     """
 
     inputs: tuple[Reference, ...]
     states: tuple[Reference, ...] = ()
     mask: tuple[Reference, ...] = ()
+    arguments: tuple[Any, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def references(self) -> Iterator[Reference]:
@@ -45,7 +45,7 @@ class Inbound:
         yield from (*self.inputs, *self.states)
 
 
-_INPUT_ARGUMENTS = ("inputs", "sequence", "sequences", "x", "query", "value", "key")
+_INPUT_ARGUMENTS = ("inputs", "sequence", "sequences", "x", "y", "query", "value", "key")
 """Arguments that are tensors to compute with, in the order the model's layers take them."""
 
 
@@ -72,15 +72,18 @@ def references(data: Any) -> list[Reference]:
 
 
 def offsets(calls: Mapping[str, list[Inbound]], outputs: list[Reference]) -> dict[str, int]:
-    """By how much each layer's calls are numbered too high.
+    """By how much each layer's calls are numbered too high: 0 or 1.
 
     A nested model that was built on its own has a call of its own, number 0, which a configuration leaves out while
     the numbers still count it. Every call that is kept is read by something, so the highest number read tells.
     """
     highest: dict[str, int] = {}
-    for reference in (*outputs, *(r for inbounds in calls.values() for i in inbounds for r in (*i.references(), *i.mask))):
+    for reference in (
+        *outputs,
+        *(r for inbounds in calls.values() for i in inbounds for r in (*i.references(), *i.mask)),
+    ):
         highest[reference.layer] = max(highest.get(reference.layer, 0), reference.node)
-    return {layer: max(0, highest.get(layer, 0) + 1 - max(len(inbounds), 1)) for layer, inbounds in calls.items()}
+    return {layer: int(highest.get(layer, 0) == max(len(inbounds), 1)) for layer, inbounds in calls.items()}
 
 
 def keras3_outputs(outputs: list[Reference], nested: set[str]) -> list[Reference]:
@@ -93,19 +96,25 @@ def _keras3(node: Mapping[str, Any]) -> Inbound:
     arguments, keywords = node.get("args"), node.get("kwargs") or {}
     if not isinstance(arguments, (list, tuple)) or not isinstance(keywords, dict):
         raise CorruptFile("an inbound node without arguments")
-    return _with_keywords(references(arguments), keywords)
+    plain = [None if _tensor(argument) is not None else argument for argument in arguments]
+    return _with_keywords(references(arguments), keywords, plain)
 
 
 def _keras2(node: Any) -> Inbound:
     found: list[Reference] = []
     keywords: dict[str, Any] = {}
+    arguments: list[Any] = []
     for item in [node] if _tensor(node) is not None else _leaves(node):
         reference = _tensor(item)
         if reference is not None:
             found.append(reference)
+        arguments.append(None if reference is not None or len(item) < 3 else item[2])
         if len(item) > 3 and isinstance(item[3], dict):
             keywords.update(item[3])
-    return _with_keywords(found, keywords)
+    for name in ("x", "y"):
+        if name in keywords:
+            arguments.append(None if _tensor(keywords[name]) is not None else keywords[name])
+    return _with_keywords(found, keywords, arguments)
 
 
 def _leaves(node: Any) -> Iterator[list[Any]]:
@@ -119,15 +128,14 @@ def _leaves(node: Any) -> Iterator[list[Any]]:
             yield from _leaves(item)
 
 
-def _with_keywords(found: list[Reference], keywords: Mapping[str, Any]) -> Inbound:
+def _with_keywords(found: list[Reference], keywords: Mapping[str, Any], arguments: list[Any]) -> Inbound:
     inputs = list(found)
     for name in _INPUT_ARGUMENTS:
         inputs += references(keywords.get(name))
+    states, mask = (tuple(references(keywords.get(name))) for name in ("initial_state", "mask"))
     special = ("initial_state", "mask", *_INPUT_ARGUMENTS)
     options = {name: True if references(value) else value for name, value in keywords.items() if name not in special}
-    return Inbound(
-        tuple(inputs), tuple(references(keywords.get("initial_state"))), tuple(references(keywords.get("mask"))), options
-    )
+    return Inbound(tuple(inputs), states, mask, tuple(arguments), options)
 
 
 def _tensor(data: Any) -> Reference | None:
@@ -135,9 +143,9 @@ def _tensor(data: Any) -> Reference | None:
         config = data.get("config")
         history = config.get("keras_history") if isinstance(config, dict) else None
         reference = _tensor(history)
-        if reference is None or not isinstance(config, dict):
+        if reference is None:
             raise CorruptFile("a tensor without its history")
-        return replace(reference, shape=sample_shape(config.get("shape")))
+        return reference
     if (
         isinstance(data, (list, tuple))
         and len(data) >= 3

@@ -7,26 +7,26 @@ order of the layers) gets Keras's default and the mark `# assumed`.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from normconvert.sources.keras.building import Config
 from normconvert.sources.keras.container import Container
 from normconvert.sources.keras.hdf5 import Stored
-from normconvert.sources.keras.recipe import FREE
-from normconvert.sources.keras.store import snake_case
+from normconvert.sources.keras.recipe import FREE, UNKNOWN
+from normconvert.sources.keras.shapes_to_layers import Shapes, from_arrays
+from normconvert.sources.keras.tree_store import snake_case
 from normconvert.sources.toml import Assumed, write_toml
 
-Shapes = dict[str, tuple[int, ...]]
-"""Shapes of a layer's arrays by role, in the order they were created."""
-
-_CLASSES = (
-    "Dropout SpatialDropout1D SpatialDropout2D GaussianDropout GaussianNoise AlphaDropout Activation Flatten Reshape "
-    "Permute RepeatVector Masking MaxPooling1D MaxPooling2D AveragePooling1D AveragePooling2D GlobalMaxPooling1D "
-    "GlobalAveragePooling1D GlobalMaxPooling2D GlobalAveragePooling2D Concatenate Add Multiply Average Maximum ReLU "
-    "LeakyReLU ELU Softmax UpSampling1D UpSampling2D ZeroPadding1D ZeroPadding2D Cropping1D InputLayer"
-).split()
+_CLASSES = [
+    "Dropout", "SpatialDropout1D", "SpatialDropout2D", "GaussianDropout", "GaussianNoise", "AlphaDropout",
+    "Activation", "Flatten", "Reshape", "Permute", "RepeatVector", "Masking", "MaxPooling1D", "MaxPooling2D",
+    "AveragePooling1D", "AveragePooling2D", "GlobalMaxPooling1D", "GlobalAveragePooling1D", "GlobalMaxPooling2D",
+    "GlobalAveragePooling2D", "Concatenate", "Add", "Multiply", "Average", "Maximum", "ReLU", "LeakyReLU", "ELU",
+    "Softmax", "UpSampling1D", "UpSampling2D", "ZeroPadding1D", "ZeroPadding2D", "Cropping1D", "InputLayer",
+]  # fmt: skip
 _BY_NAME = {snake_case(name): name for name in _CLASSES} | {"input": "InputLayer", "input_layer": "InputLayer"}
 """Layers without arrays, by the beginning of the name Keras gives them."""
 
@@ -38,6 +38,9 @@ _NEEDED: dict[str, Config] = {
     "RepeatVector": {"n": 1},
     "GaussianNoise": {"stddev": 0.1},
 }
+
+
+_NORMS = ("BatchNormalization", "LayerNormalization")
 
 
 @dataclass(frozen=True)
@@ -53,15 +56,30 @@ class _Found:
 def infer_recipe(container: Container) -> str:
     """A recipe to start from."""
     found = _legacy(container) if container.format == "keras-h5" else _tree(container)
-    layers = [layer for layer in map(_layer, found) if layer["class"] != "InputLayer"]
-    version: Any = container.version or Assumed("2.15", "the file names no version of Keras")
+    layers = [_layer(one) for one in found if not (_class_of(one.name) == "InputLayer" and not one.arrays)]
+    _chain(layers)
+    keras1 = any(role in ("W", "U") or role.startswith(("W_", "U_")) for one in found for role in one.arrays)
+    era = "1.2.2" if keras1 else "2.15" if container.format == "keras-h5" else "3.0"
+    version: Any = container.version or Assumed(era, "the file names no version of Keras")
+    backend: Any = container.backend or None
+    if keras1 and not any(name.endswith(":0") for name in container.file.arrays):
+        backend = Assumed("theano", "no name ends in ':0'")
     return write_toml(
         {
-            "model": {"name": "model", "keras": version, "backend": container.backend or None},
+            "model": {"name": "model", "keras": version, "backend": backend},
             "inputs": [_input(found)],
             "layers": layers,
         }
     )
+
+
+def _chain(layers: list[Config]) -> None:
+    """A recurrent layer before another layer over time gives sequences."""
+    timed = [layer for layer in layers if isinstance(layer["class"], str) and layer["class"] not in _NORMS]
+    for layer, following in pairwise(timed):
+        owner = layer.get("layer", layer)
+        if "return_sequences" in owner and {"return_sequences", "layer"} & set(following):
+            owner["return_sequences"] = Assumed(True, "another layer over time follows")
 
 
 def _legacy(container: Container) -> list[_Found]:
@@ -79,15 +97,25 @@ def _legacy(container: Container) -> list[_Found]:
 def _tree(container: Container) -> list[_Found]:
     """The groups of a Keras 3 file; their alphabetical order stands in for the model's."""
     groups: dict[str, list[Stored]] = {}
+    names: dict[str, str] = {}
     for stored in container.file.arrays.values():
         parts = stored.name.split("/")
         if parts[0] in ("layers", "_layer_checkpoint_dependencies") and len(parts) > 2:
             groups.setdefault(parts[1], []).append(stored)
+            own = container.file.group("/".join((*parts[:2], "vars")))
+            if own is not None and (given := container.file.attribute(own, "name")):
+                names[parts[1]] = str(given)
     found = []
-    for name, stored_arrays in groups.items():
-        relative = {stored.name.split("/", 2)[2]: stored.shape for stored in stored_arrays}
-        found.append(_Found(name, name, _by_number(relative), _directions(relative)))
+    for scope, arrays in sorted(groups.items(), key=lambda item: _natural(item[0])):
+        relative = {stored.name.split("/", 2)[2]: stored.shape for stored in arrays}
+        found.append(_Found(names.get(scope, scope), scope, _by_number(relative), _directions(relative)))
     return found
+
+
+def _natural(name: str) -> tuple[str, int]:
+    """`dense_2` before `dense_10`."""
+    base, _, number = name.rpartition("_")
+    return (base, int(number)) if number.isdigit() else (name, 0)
 
 
 def _path(*parts: str) -> str:
@@ -95,12 +123,14 @@ def _path(*parts: str) -> str:
 
 
 def _by_role(shapes: Mapping[str, tuple[int, ...]]) -> Shapes:
-    return {re.sub(r".*_(?=[WUb](_\w+)?$)", "", name.split(":")[0].split("/")[-1]): shape for name, shape in shapes.items()}
+    return {
+        re.sub(r".*_(?=[WUb](_\w+)?$)", "", name.split(":")[0].split("/")[-1]): shape for name, shape in shapes.items()
+    }
 
 
 def _by_number(shapes: Mapping[str, tuple[int, ...]]) -> Shapes:
     """Numbered arrays by the roles their shapes suggest."""
-    own = [shape for name, shape in sorted(shapes.items()) if re.fullmatch(r"(cell/)?vars/\d+", name)]
+    own = [shape for name, shape in sorted(shapes.items()) if re.fullmatch(r"((cell|layer)/)?vars/\d+", name)]
     recurrent = any(name.startswith("cell/") for name in shapes)
     if len(own) == 4 and len({*own}) == 1 and len(own[0]) == 1:
         roles = ["gamma", "beta", "moving_mean", "moving_variance"]
@@ -126,164 +156,42 @@ def _directions(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Shapes]:
 
 
 def _layer(found: _Found) -> Config:
-    head: Config = {"name": found.name}
+    head: Config = {"name": found.name, "scope": found.scope if found.scope != found.name else None}
     if len(found.parts) == 2:
-        inner = _from_arrays(found.name, found.parts["forward"])
+        inner = from_arrays(found.parts["forward"])
         inner["return_sequences"] = Assumed(False)
-        return {**head, "class": "Bidirectional", "merge_mode": Assumed("concat"), "layer": {"name": found.name, **inner}}
+        return {
+            **head,
+            "class": "Bidirectional",
+            "merge_mode": Assumed("concat"),
+            "layer": {"name": found.name, **inner},
+        }
+    if found.arrays and found.scope.startswith("time_distributed"):
+        return {
+            **head,
+            "class": "TimeDistributed",
+            "layer": {"name": "layer", **from_arrays(found.arrays)},
+        }
     if found.arrays:
-        return {**head, **_from_arrays(found.name, found.arrays)}
+        return {**head, **from_arrays(found.arrays)}
     known = _class_of(found.name)
+    if not known:
+        return {**head, "class": Assumed(UNKNOWN, "its arrays do not tell: fill it in")}
     settings = {key: Assumed(value) for key, value in _NEEDED.get(known, {}).items()}
     return {**head, "class": Assumed(known, "from the layer's name"), **settings}
 
 
 def _class_of(name: str) -> str:
-    base = re.sub(r"_\d+$", "", name)
-    return _BY_NAME.get(base, _BY_NAME.get(re.sub(r"_(?=\d)", "", base), "Identity"))
-
-
-def _from_arrays(name: str, shapes: Shapes) -> Config:
-    for fits, describe in _KINDS:
-        if fits(shapes):
-            return describe(name, shapes)
-    return {"class": Assumed("Identity", f"no layer is known with the arrays {', '.join(shapes)}")}
-
-
-def _recurrent(name: str, shapes: Shapes) -> Config:
-    kernel, inner = shapes["kernel"], shapes["recurrent_kernel"]
-    units, bias = inner[-2], shapes.get("bias")
-    gates = inner[-1] // units
-    if len(inner) > 2:
-        config: Config = {"class": f"ConvLSTM{len(inner) - 2}D", "filters": units, "kernel_size": list(kernel[:-2])}
-        config |= {"strides": Assumed(1), "padding": Assumed("valid")}
-        return config | _gated(bias)
-    if gates == 4:
-        kind = "CuDNNLSTM" if bias == (8 * units,) else "LSTM"
-        return {"class": kind, "units": units} | ({} if kind != "LSTM" else _gated(bias)) | _sequences()
-    if gates == 3:
-        if bias == (6 * units,):
-            return {"class": "CuDNNGRU", "units": units, **_sequences()}
-        after: Any = len(bias) == 2 if bias is not None else Assumed(True)
-        return {"class": "GRU", "units": units, "reset_after": after, **_gated(bias), **_sequences()}
-    return {"class": "SimpleRNN", "units": units, "activation": Assumed("tanh"), "use_bias": bias is not None, **_sequences()}
-
-
-def _gated(bias: tuple[int, ...] | None) -> Config:
-    return {
-        "activation": Assumed("tanh"),
-        "recurrent_activation": Assumed("sigmoid", "hard_sigmoid before Keras 2.3"),
-        "use_bias": bias is not None,
-    }
-
-
-def _sequences() -> Config:
-    return {"return_sequences": Assumed(False), "go_backwards": Assumed(False)}
-
-
-def _per_gate(name: str, shapes: Shapes) -> Config:
-    units = next(shape[-1] for role, shape in shapes.items() if role.startswith("U"))
-    kind = {12: "LSTM", 9: "GRU"}.get(len(shapes), "SimpleRNN")
-    return {
-        "class": kind,
-        "output_dim": units,
-        "activation": Assumed("tanh"),
-        **({"inner_activation": Assumed("hard_sigmoid")} if kind != "SimpleRNN" else {}),
-        **_sequences(),
-    }
-
-
-def _batch_norm(name: str, shapes: Shapes) -> Config:
-    return {
-        "class": "BatchNormalization",
-        "axis": Assumed(-1),
-        "epsilon": Assumed(1e-3),
-        "scale": "gamma" in shapes,
-        "center": "beta" in shapes,
-    }
-
-
-def _layer_norm(name: str, shapes: Shapes) -> Config:
-    return {
-        "class": "LayerNormalization",
-        "axis": Assumed([-1]),
-        "epsilon": Assumed(1e-3),
-        "scale": "gamma" in shapes,
-        "center": "beta" in shapes,
-    }
-
-
-def _embedding(name: str, shapes: Shapes) -> Config:
-    return {"class": "Embedding", "mask_zero": Assumed(False)}
-
-
-def _separable(name: str, shapes: Shapes) -> Config:
-    depthwise = shapes["depthwise_kernel"]
-    space = len(depthwise) - 2
-    kind = "SeparableConv" if "pointwise_kernel" in shapes else "DepthwiseConv"
-    config: Config = {"class": f"{kind}{space}D", "kernel_size": list(depthwise[:space])}
-    if "pointwise_kernel" in shapes:
-        config["filters"] = shapes["pointwise_kernel"][-1]
-    return config | _convolved(shapes) | {"depth_multiplier": depthwise[-1]}
-
-
-def _convolution(name: str, shapes: Shapes) -> Config:
-    kernel = shapes["kernel"]
-    space = len(kernel) - 2
-    return {
-        "class": f"Conv{space}D",
-        "filters": kernel[-1],
-        "kernel_size": list(kernel[:space]),
-        **_convolved(shapes),
-    }
-
-
-def _convolved(shapes: Shapes) -> Config:
-    return {
-        "strides": Assumed(1),
-        "padding": Assumed("valid"),
-        "activation": Assumed("linear"),
-        "use_bias": "bias" in shapes,
-    }
-
-
-def _dense(name: str, shapes: Shapes) -> Config:
-    return {
-        "class": "Dense",
-        "units": shapes["kernel"][-1],
-        "activation": Assumed("linear"),
-        "use_bias": "bias" in shapes,
-    }
-
-
-def _keras1_dense(name: str, shapes: Shapes) -> Config:
-    return {"class": "Dense", "output_dim": shapes["W"][-1], "activation": Assumed("linear"), "bias": "b" in shapes}
-
-
-def _prelu(name: str, shapes: Shapes) -> Config:
-    return {"class": "PReLU"}
-
-
-_KINDS: tuple[tuple[Callable[[Shapes], bool], Callable[[str, Shapes], Config]], ...] = (
-    (lambda s: {"kernel", "recurrent_kernel"} <= set(s), _recurrent),
-    (lambda s: any(role.startswith("U") for role in s), _per_gate),
-    (lambda s: "moving_mean" in s or "running_mean" in s, _batch_norm),
-    (lambda s: bool({"gamma", "beta"} & set(s)), _layer_norm),
-    (lambda s: "embeddings" in s, _embedding),
-    (lambda s: "depthwise_kernel" in s, _separable),
-    (lambda s: "kernel" in s and len(s["kernel"]) > 2, _convolution),
-    (lambda s: "kernel" in s and len(s["kernel"]) == 2, _dense),
-    (lambda s: "W" in s and len(s["W"]) == 2, _keras1_dense),
-    (lambda s: bool({"alpha", "alphas"} & set(s)), _prelu),
-)
-"""What arrays make a layer, the most telling first."""
+    return _BY_NAME.get(re.sub(r"_\d+$", "", name), "")
 
 
 def _input(found: list[_Found]) -> Config:
     """The input that the first layer with arrays needs."""
     for layer in found:
         shapes = layer.arrays or layer.parts.get("forward", {})
-        kernel = shapes.get("kernel") or shapes.get("W") or next((s for r, s in shapes.items() if r.startswith("W")), None)
+        kernel = (
+            shapes.get("kernel") or shapes.get("W") or next((s for r, s in shapes.items() if r.startswith("W")), None)
+        )
         if "embeddings" in shapes:
             return {"name": "input", "shape": Assumed([FREE])}
         if kernel is not None:

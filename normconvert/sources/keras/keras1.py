@@ -117,6 +117,7 @@ class KernelScope:
         self.inner, self.class_name, self.config, self.theano = inner, class_name, config, theano
 
     def take(self, *roles: str) -> dict[str, Array]:
+        """See `store.Scope`."""
         arrays = self.inner.take(*roles)
         kernels = _KERNELS.get(self.class_name)
         if kernels is None:
@@ -124,15 +125,19 @@ class KernelScope:
         return {role: kernels(role, array, self.config, self.theano) for role, array in arrays.items()}
 
     def child(self, attribute: str, name: str = "") -> Scope:
+        """See `store.Scope`."""
         return self.inner.child(attribute, name)
 
     def members(self, members: Sequence[Member], attribute: str = "layers") -> list[Scope]:
+        """See `store.Scope`."""
         return self.inner.members(members, attribute)
 
     def taken(self) -> Any:
+        """See `store.Scope`."""
         return self.inner.taken()
 
     def left(self) -> Any:
+        """See `store.Scope`."""
         return self.inner.left()
 
 

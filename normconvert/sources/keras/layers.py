@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from normconvert.errors import Unsupported
-from normconvert.ir.layers import FoldTime, Masking, UnfoldTime
+from normconvert.ir.layers import FoldTime, Identity, Masking, UnfoldTime
 from normconvert.sources.keras.assembly import (
     Assembly,
     Call,
@@ -23,8 +23,7 @@ from normconvert.sources.keras.plain import PLAIN
 _POINTWISE = frozenset({"Dense", "Activation", "Dropout", "ReLU", "LeakyReLU", "ELU", "Identity"})
 """Layers that do the same to `[batch, time, features]` as to each time step."""
 
-_KEEP_SHAPE = _POINTWISE - {"Dense"} | {"BatchNormalization", "LayerNormalization", "SpatialDropout1D"}
-_CODE = frozenset({"Lambda", "TFOpLambda", "TensorFlowOpLayer", "SlicingOpLambda"})
+_CODE = frozenset({"Lambda", "TensorFlowOpLayer", "SlicingOpLambda"})
 
 
 @handles("plain")
@@ -38,8 +37,14 @@ def plain(assembly: Assembly, spec: Spec, call: Call) -> list[Value]:
         masks = ()
     if not parts:
         return list(call.inputs)
-    shape = call.inputs[0].shape if spec.class_name in _KEEP_SHAPE else None
-    return [Value(names[0], mask_after(assembly, spec, call), shape)]
+    return [Value(names[0], mask_after(assembly, spec, call))]
+
+
+@handles("Identity")
+def identity(assembly: Assembly, spec: Spec, call: Call) -> list[Value]:
+    """A layer that passes its input on."""
+    name = assembly.add_once(spec.path, Identity(kind="Identity"), [call.inputs[0].name])
+    return [Value(name, mask_after(assembly, spec, call))]
 
 
 @handles("Masking")
@@ -47,7 +52,7 @@ def masking(assembly: Assembly, spec: Spec, call: Call) -> list[Value]:
     """Masked steps set to zero, and the mask itself beside them."""
     layer = Masking(kind="Masking", value=float(spec.config["mask_value"]))
     name = assembly.add_once(spec.path, layer, [call.inputs[0].name])
-    return [Value(name, mask_after(assembly, spec, call), call.inputs[0].shape)]
+    return [Value(name, mask_after(assembly, spec, call))]
 
 
 def _parts(assembly: Assembly, spec: Spec, call: Call) -> tuple[Part, ...]:
@@ -57,7 +62,7 @@ def _parts(assembly: Assembly, spec: Spec, call: Call) -> tuple[Part, ...]:
         builder = PLAIN.get(spec.class_name)
         if builder is None:
             raise unsupported_class(spec.class_name)
-        config = {**spec.config, **_from_call(spec, call)}
+        config = {**spec.config, **_from_call(assembly, spec, call)}
         parts = builder(spec.class_name, config, spec.scope, assembly.dialect)
         weights = {}
         for part in parts:
@@ -81,12 +86,9 @@ def _refuse(spec: Spec, call: Call) -> None:
             raise Unsupported(f"it is called with {option}", remedy="Call it without, and save the model again")
 
 
-def _from_call(spec: Spec, call: Call) -> dict[str, Any]:
-    """What a call decides about the layer: its input's axes, causal attention, and batch statistics at inference."""
-    settings: dict[str, Any] = {}
-    shape = spec.input_shape if spec.input_shape is not None or not call.inputs else call.inputs[0].shape
-    if shape is not None:
-        settings["build_config"] = {"input_shape": [None, *shape]}
+def _from_call(assembly: Assembly, spec: Spec, call: Call) -> dict[str, Any]:
+    """What a call decides about the layer: the shape of its input, and causal attention."""
+    settings: dict[str, Any] = {"build_config": {"input_shape": [None, *assembly.shapes[call.inputs[0].name]]}}
     if call.options.get("use_causal_mask"):
         settings |= {"causal": True, "use_causal_mask": True}
     if call.options.get("training") is True and spec.class_name == "BatchNormalization":
@@ -103,11 +105,7 @@ def time_distributed(assembly: Assembly, spec: Spec, call: Call) -> list[Value]:
     if inner.class_name in _POINTWISE and assembly.defined(inner.class_name) is None:
         values = assembly.apply(replace(inner, path=spec.path), call)
         return [replace(values[0], mask=call.inputs[0].mask)]
-    folded = []
-    for value in call.inputs:
-        name = assembly.add_once(f"{spec.path}/fold", FoldTime(), [value.name])
-        shape = value.shape if value.shape is not None else spec.input_shape
-        folded.append(Value(name, "", None if shape is None else shape[1:]))
+    folded = [Value(assembly.add_once(f"{spec.path}/fold", FoldTime(), [value.name])) for value in call.inputs]
     outputs = []
     for value in assembly.apply(inner, replace(call, inputs=tuple(folded))):
         assembly.layers.setdefault(f"{spec.path}/unfold", UnfoldTime())

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 from normconvert.errors import Unsupported
 from normconvert.ir.layers import Concatenate, MergeMasks, StepMask
-from normconvert.sources.keras.assembly import Assembly, Call, Spec, Value
+from normconvert.sources.keras.assembly import Assembly, Call, Spec
 
 Rule = Callable[[Assembly, Spec, Call], str]
 """The mask of a layer's output: the name of a value, or empty."""
@@ -77,7 +77,7 @@ def _concatenated(assembly: Assembly, spec: Spec, call: Call) -> str:
     if not any(masks):
         return ""
     axis = int(spec.config.get("axis", -1))
-    rank = next((len(value.shape) + 1 for value in call.inputs if value.shape is not None), 3)
+    rank = len(assembly.shapes[call.inputs[0].name]) + 1
     if axis % rank == 1 and rank > 2:
         if not all(masks):
             raise Unsupported("joins masked and unmasked values along time", remedy="Mask all of them, or none")
@@ -93,18 +93,19 @@ def _combined(assembly: Assembly, spec: Spec, masks: Sequence[str], operation: s
     return assembly.add_once(f"{spec.path}/mask", layer, distinct)
 
 
+_PASSING = [
+    "Activation", "ActivityRegularization", "AdditiveAttention", "AlphaDropout", "Attention", "BatchNormalization",
+    "BatchNormalizationV1", "BatchNormalizationV2", "Dense", "Dropout", "ELU", "GaussianDropout", "GaussianNoise",
+    "GroupNormalization", "Identity", "LayerNormalization", "LeakyReLU", "MultiHeadAttention", "PReLU", "ReLU",
+    "Softmax", "SpatialDropout1D", "SpatialDropout2D", "SyncBatchNormalization", "ThresholdedReLU", "TimeDistributed",
+    "UnitNormalization",
+]  # fmt: skip
+"""Layers whose output has the mask of their first input."""
+
 _RULES: dict[str, Rule] = {
-    **dict.fromkeys(
-        (
-            "Activation ActivityRegularization AlphaDropout BatchNormalization Dense Dropout ELU GaussianDropout "
-            "GaussianNoise GroupNormalization Identity LayerNormalization LeakyReLU PReLU ReLU Softmax "
-            "SpatialDropout1D SpatialDropout2D ThresholdedReLU UnitNormalization TimeDistributed "
-            "Attention AdditiveAttention MultiHeadAttention"
-        ).split(),
-        _first,
-    ),
+    **dict.fromkeys(_PASSING, _first),
     **dict.fromkeys(("Normalization", "Rescaling"), _keras3),
-    **dict.fromkeys("Add Subtract Multiply Average Maximum Minimum".split(), _merged),
+    **dict.fromkeys(["Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum"], _merged),
     "Concatenate": _concatenated,
     "Embedding": _embedding,
     "Masking": _masking,

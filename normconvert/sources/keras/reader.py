@@ -4,24 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from normconvert.cells import Family
 from normconvert.errors import CorruptFile, UsageError
-from normconvert.ir.layers import Embedding, Flatten, FoldTime, Permute, Recurrent, RepeatVector, Reshape, Reverse, StepMask
+from normconvert.ir.layers import (
+    Embedding,
+    Flatten,
+    FoldTime,
+    Permute,
+    Recurrent,
+    RepeatVector,
+    Reshape,
+    Reverse,
+    StepMask,
+)
 from normconvert.ir.model import Input, Model, Node, Provenance, value_name
 from normconvert.sources.keras import layers as _layers
+from normconvert.sources.keras import operations as _operations
 from normconvert.sources.keras import recurrent as _recurrent
 from normconvert.sources.keras.assembly import Assembly, describe
 from normconvert.sources.keras.container import Container
 from normconvert.sources.keras.graph import read_model
 from normconvert.sources.keras.hdf5 import Stored
-from normconvert.sources.keras.store import open_scope
+from normconvert.sources.keras.named_store import NamedModel
+from normconvert.sources.keras.store import Scope
+from normconvert.sources.keras.tree_store import TreeScope
 from normconvert.sources.keras.versions import KerasDialect, dialect_of
 from normconvert.sources.reading import Assumption, TensorUse
 
-HANDLER_MODULES = (_layers, _recurrent)
+HANDLER_MODULES = (_layers, _operations, _recurrent)
 """Imported for the layer classes they register."""
 
 _REARRANGING = (FoldTime, Flatten, Permute, RepeatVector, Reshape, Reverse)
@@ -49,7 +61,7 @@ def read_container(container: Container, define: Mapping[str, Family], options: 
             where=container.place,
             remedy="Pass its JSON with --config, or run 'normconvert plan' and pass the recipe with --recipe",
         )
-    dialect = dialect_of(container.version, backend=_backend(container), config=container.config)
+    dialect = dialect_for(container)
     assembly = Assembly(container.place, dialect, define)
     class_name, config, name = describe(_root(container.config))
     scope = open_scope(container)
@@ -73,6 +85,18 @@ def read_container(container: Container, define: Mapping[str, Family], options: 
         ),
     )
     return Reading(model, tensors, _assumed(dialect))
+
+
+def open_scope(container: Container) -> Scope:
+    """The arrays of a whole model."""
+    if container.format == "keras-v3":
+        return TreeScope(container.file, container.root)
+    return NamedModel(container.file, container.root)
+
+
+def dialect_for(container: Container) -> KerasDialect:
+    """The dialect of the Keras that wrote a file."""
+    return dialect_of(container.version, backend=_backend(container), config=container.config)
 
 
 def _root(config: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -156,7 +180,7 @@ def _why_ignored(container: Container, stored: Stored) -> str:
     for word, reason in _IGNORED:
         if any(part.lstrip("_").startswith(word) for part in parts):
             return reason
-    if parts[-1].split(":")[0] == "count" or stored.shape == () and "int" in stored.dtype:
+    if parts[-1].split(":")[0] == "count" or (stored.shape == () and "int" in stored.dtype):
         return "a counter of training"
     if container.format == "keras-h5" and container.root and parts[0] != container.root:
         return "outside the model's weights"

@@ -18,11 +18,19 @@
     class = "LSTM"
     return_sequences = true
 
-A layer's keys are those of its Keras configuration. It reads the layer before it, or what `inputs` names (`"lstm:1"`
-is the second output of `lstm`); `states` names initial states, `mask` a mask; `same_as` applies a layer again under another name;
-`scope` is the group that holds its arrays where that is not its name. Layers inside layers (`layer`, `cell`,
-`cells`) are tables with a `class`, models inside models a `model` table. The outputs are the last layer's, or what
-`outputs` names. A recipe becomes a Keras configuration, and is read as one.
+A layer's keys are those of its Keras configuration. Further keys:
+
+    inputs     what it reads, if not the layer before it; "lstm:1" is the second output of lstm
+    states     its initial states
+    mask       its mask, if not the one that comes with its input
+    same_as    the layer that is applied again under this name
+    scope      the group that holds its arrays, if not its name
+    call       arguments of the call that are no tensors, such as use_causal_mask
+    arguments  those of an operation such as Multiply, numbers among them
+
+Layers inside layers (`layer`, `cell`, `cells`) are tables with a `class`, models inside models a `model` table. The
+outputs are the last layer's, or what `outputs` at the top names. A recipe becomes a Keras configuration, and is read
+as one. `[define.MyCell]` with `file = "cell.toml"` describes a class; the path counts from the recipe.
 """
 
 from __future__ import annotations
@@ -38,11 +46,14 @@ import msgspec
 from normconvert.errors import UsageError
 from normconvert.sources.keras.building import Config
 
-STRUCTURE = ("name", "class", "inputs", "states", "mask", "same_as", "scope", "call", "model")
+STRUCTURE = ("name", "class", "inputs", "states", "mask", "same_as", "scope", "call", "model", "arguments")
 """Keys of a layer that are not of its Keras configuration."""
 
 FREE = "?"
 """A size that may change."""
+
+UNKNOWN = "?"
+"""A class that the user has to fill in."""
 
 
 @dataclass(frozen=True)
@@ -122,8 +133,14 @@ def _model(document: Mapping[str, Any]) -> Config:
     }
 
 
-def _call(layer: Mapping[str, Any], before: list[str], places: Mapping[str, tuple[str, int]]) -> list[list[Any]]:
-    """The inbound node of a layer in the form of Keras 2: what it reads, and its keywords beside the first."""
+def _call(layer: Mapping[str, Any], before: list[str], places: Mapping[str, tuple[str, int]]) -> Any:
+    """The inbound node of a layer in the form of Keras 2: what it reads, and its keywords beside the first.
+
+    One of an operation has the form of Keras 3, in which numbers stand among the tensors.
+    """
+    if "arguments" in layer:
+        given = _list(layer["arguments"], "arguments")
+        return {"args": [_tensor(text, places) if isinstance(text, str) else text for text in given], "kwargs": {}}
     keywords: Config = dict(_table(layer.get("call", {}), "call"))
     if "states" in layer:
         keywords["initial_state"] = [_reference(text, places) for text in _names(layer["states"], "states")]
@@ -145,9 +162,11 @@ def _input(entry: Mapping[str, Any]) -> Config:
 
 def _layer(layer: Mapping[str, Any]) -> Config:
     class_name = layer.get("class")
-    if not isinstance(class_name, str):
-        raise UsageError("needs a class, such as class = 'LSTM'")
+    if not isinstance(class_name, str) or class_name == UNKNOWN:
+        raise UsageError("needs a class, such as class = 'LSTM'", where=f"layer {layer.get('name', '')}".strip())
     config = {key: _inside(value) for key, value in layer.items() if key not in STRUCTURE}
+    if "arguments" not in layer:
+        config.setdefault("trainable", True)
     config["name"] = layer.get("name")
     if "scope" in layer:
         config["scope"] = str(layer["scope"])
@@ -171,6 +190,10 @@ def _reference(text: str, places: Mapping[str, tuple[str, int]]) -> list[Any]:
         raise UsageError(f"{text} is not the name of an input or a layer")
     layer, call = places[name]
     return [layer, call, int(number or 0)]
+
+
+def _tensor(text: str, places: Mapping[str, tuple[str, int]]) -> Config:
+    return {"class_name": "__keras_tensor__", "config": {"keras_history": _reference(text, places)}}
 
 
 def _names(value: Any, what: str) -> list[str]:

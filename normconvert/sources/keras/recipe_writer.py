@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from normconvert.sources.keras.assembly import describe
+from normconvert.sources.keras.assembly import describe, is_operation
 from normconvert.sources.keras.building import Config
-from normconvert.sources.keras.graph import implied_input, is_mask_operation, is_model
+from normconvert.sources.keras.functional import is_mask_operation
+from normconvert.sources.keras.graph import branches, implied_input, is_model
 from normconvert.sources.keras.inbound import Inbound, Reference, inbound_calls, keras3_outputs, offsets, references
 from normconvert.sources.keras.recipe import FREE
 from normconvert.sources.keras.versions import KerasDialect
@@ -42,13 +43,34 @@ def _model(class_name: str, config: Config, dialect: KerasDialect, head: Config)
 
 
 def _sequential(config: Config, dialect: KerasDialect, head: Config) -> Config:
-    entries = [entry for entry in config.get("layers", [])]
-    first_class, first, first_name = describe(entries[0])
-    if first_class == "InputLayer":
-        inputs, entries = [_input(first_name, first)], entries[1:]
+    entries = list(config.get("layers", []))
+    first = branches(entries[0]) if dialect.major == 1 else []
+    if not first:
+        source, layers = _chain(entries, config, dialect)
+        return {**head, "inputs": [source], "layers": layers}
+    inputs: list[Config] = []
+    merged: list[str] = []
+    layers = []
+    for class_name, body in first:
+        part = _model(class_name, body, dialect, {})
+        part["layers"][0].setdefault("inputs", [source["name"] for source in part["inputs"]])
+        inputs += part["inputs"]
+        layers += part["layers"]
+        merged += part.get("outputs") or [part["layers"][-1]["name"]]
+    class_name, body, name = describe(entries[0])
+    merge = {"class_name": class_name, "config": {key: value for key, value in body.items() if key != "layers"}}
+    layers.append(_layer({**merge, "name": name}, dialect, {"inputs": merged}))
+    return {**head, "inputs": inputs, "layers": layers + [_layer(entry, dialect) for entry in entries[1:]]}
+
+
+def _chain(entries: list[Config], config: Config, dialect: KerasDialect) -> tuple[Config, list[Config]]:
+    """The input of a chain of layers, and the layers."""
+    class_name, body, name = describe(entries[0])
+    if class_name == "InputLayer":
+        source, entries = _input(name, body), entries[1:]
     else:
-        inputs = [_input(*implied_input(entries[0], config))]
-    return {**head, "inputs": inputs, "layers": [_layer(entry, dialect) for entry in entries]}
+        source = _input(*implied_input(entries[0], config))
+    return source, [_layer(entry, dialect) for entry in entries]
 
 
 def _functional(config: Config, dialect: KerasDialect, head: Config) -> Config:
@@ -74,6 +96,11 @@ def _functional(config: Config, dialect: KerasDialect, head: Config) -> Config:
         table |= {"states": [label(reference) for reference in call.states] or None, "call": _options(call)}
         masks = [label(r) for r in call.mask if not is_mask_operation(*describe(entries[r.layer])[:2])]
         table |= {"mask": masks[0] if masks else None}
+        class_name, body, _ = describe(entries[name])
+        if is_operation(class_name, body, dialect.major):
+            tensors = iter(table.pop("inputs"))
+            table["arguments"] = [next(tensors) if argument is None else argument for argument in call.arguments]
+            table["call"] = None
         if number == 0:
             layers.append(_layer(entries[name], dialect, table))
         else:

@@ -11,10 +11,10 @@ import msgspec
 from normconvert.errors import Unsupported
 from normconvert.ir.layers import AnyLayer, Bidirectional, Concatenate, Formula, Merge, Recurrent, Reverse
 from normconvert.ir.model import Array
+from normconvert.ir.shapes.basics import Shape
 from normconvert.sources.keras.assembly import (
     Assembly,
     Call,
-    Shape,
     Spec,
     Value,
     describe,
@@ -50,7 +50,7 @@ class _Loop:
 def recurrent(assembly: Assembly, spec: Spec, call: Call) -> list[Value]:
     """A recurrent layer that reads in one direction."""
     sequence, states = _arguments(spec, call)
-    loops = _loops(assembly, spec, spec.class_name, spec.config, spec.scope, _step_shape(spec, sequence))
+    loops = _loops(assembly, spec, spec.class_name, spec.config, spec.scope, _step_shape(assembly, sequence))
     if spec.config.get("go_backwards"):
         sequence = _reversed(assembly, spec, sequence)
     outputs, finals = _run(assembly, spec, loops, sequence, states)
@@ -67,9 +67,14 @@ def bidirectional(assembly: Assembly, spec: Spec, call: Call) -> list[Value]:
     forward_class, forward, forward_name = describe(config["layer"])
     backward_class, backward, backward_name = describe(config.get("backward_layer") or config["layer"])
     if assembly.dialect.major == 1:
-        modern = [assembly.spec({"class_name": c, "config": v}, "", spec.scope) for c, v in ((forward_class, forward), (backward_class, backward))]
+        modern = [
+            assembly.spec({"class_name": c, "config": v}, "", spec.scope)
+            for c, v in ((forward_class, forward), (backward_class, backward))
+        ]
         forward, backward = modern[0].config, modern[1].config
-    forward, backward = (assembly.dialect.filled(c, v) for c, v in ((forward_class, forward), (backward_class, backward)))
+    forward, backward = (
+        assembly.dialect.filled(c, v) for c, v in ((forward_class, forward), (backward_class, backward))
+    )
     if bool(forward.get("go_backwards")):  # both directions swapped: the same over the reversed sequence
         sequence = _reversed(assembly, spec, sequence)
     if config.get("merge_mode", "concat") not in _MERGES:
@@ -87,7 +92,9 @@ def bidirectional(assembly: Assembly, spec: Spec, call: Call) -> list[Value]:
         key = f"{spec.path}/{prefix}"
         if key not in assembly.built:
             owner = f"{spec.path}.{prefix}"
-            assembly.built[key] = _build_loops(assembly, owner, class_name, body, scope, _step_shape(spec, sequence))
+            assembly.built[key] = _build_loops(
+                assembly, owner, class_name, body, scope, _step_shape(assembly, sequence)
+            )
         halves.append(assembly.built[key])
     ahead, back = halves
     if len(ahead) == 1 and len(back) == 1:
@@ -109,13 +116,13 @@ def _arguments(spec: Spec, call: Call) -> tuple[Value, tuple[Value, ...]]:
     return call.inputs[0], (*call.inputs[1:], *call.states)
 
 
-def _step_shape(spec: Spec, sequence: Value) -> Shape | None:
-    shape = sequence.shape if sequence.shape is not None else spec.input_shape
-    return None if shape is None else shape[1:]
+def _step_shape(assembly: Assembly, sequence: Value) -> Shape:
+    """Shape of one time step of one sample."""
+    return assembly.shapes[sequence.name][1:]
 
 
 def _loops(
-    assembly: Assembly, spec: Spec, class_name: str, config: Config, scope: Scope, step_shape: Shape | None
+    assembly: Assembly, spec: Spec, class_name: str, config: Config, scope: Scope, step_shape: Shape
 ) -> list[_Loop]:
     """The recurrent layers of a Keras layer, added to the model the first time."""
     if spec.path not in assembly.built:
@@ -128,7 +135,7 @@ def _loops(
 
 
 def _build_loops(
-    assembly: Assembly, owner: str, class_name: str, config: Config, scope: Scope, step_shape: Shape | None
+    assembly: Assembly, owner: str, class_name: str, config: Config, scope: Scope, step_shape: Shape
 ) -> list[_Loop]:
     """The recurrent layers of a Keras layer; `owner` is what their arrays are reported under."""
     cells = _cells(assembly, class_name, config, scope)
@@ -148,7 +155,7 @@ def _build_loops(
             recurrent_dropout=float(body.get("recurrent_dropout") or 0.0),
         )
         loops.append(_Loop(suffix, layer, built.arrays))
-        step_shape = None
+        step_shape = next(iter(built.cell.states.values())).shape
     return loops
 
 
@@ -179,7 +186,7 @@ def _reversed(assembly: Assembly, spec: Spec, sequence: Value) -> Value:
     mask = sequence.mask
     if mask:
         mask = assembly.add_once(f"{spec.path}/mask_reversed", Reverse(axis=1), [mask])
-    return Value(name, mask, sequence.shape)
+    return Value(name, mask)
 
 
 def _run(
@@ -196,16 +203,9 @@ def _run(
             spec.path + loop.suffix, [sequence.name], name=name, masks=(sequence.mask,), states=initial
         )
         output, *rest = outputs_of(node, 1 + (count if loop.layer.return_state else 0))
-        sequence = Value(output.name, sequence.mask, _output_shape(loop.layer, sequence.shape))
+        sequence = replace(sequence, name=output.name)
         finals += rest
     return sequence, finals
-
-
-def _output_shape(layer: Recurrent, shape: Shape | None) -> Shape | None:
-    state = next(iter(layer.cell.states.values())).shape
-    if not layer.return_sequences:
-        return state
-    return None if shape is None else (shape[0], *state)
 
 
 def _both(
@@ -231,11 +231,7 @@ def _both(
         spec.path, [sequence.name], masks=(sequence.mask,), states=[state.name for state in states]
     )
     finals = 2 * len(ahead.layer.cell.states) if ahead.layer.return_state else 0
-    outputs = outputs_of(node, (2 if merge is None else 1) + finals)
-    shape = _output_shape(ahead.layer, sequence.shape)
-    if shape is not None and merge == "concat":
-        shape = (*shape[:-1], 2 * (shape[-1] or 0))
-    return [replace(outputs[0], shape=shape), *outputs[1:]]
+    return outputs_of(node, (2 if merge is None else 1) + finals)
 
 
 def _both_stacked(
@@ -282,7 +278,7 @@ def defined(assembly: Assembly, spec: Spec, call: Call) -> list[Value]:
 def formula(assembly: Assembly, spec: Spec, call: Call) -> list[Value]:
     """A stateless layer of the user's own."""
     if spec.path not in assembly.layers:
-        built = build_cell(assembly, spec.class_name, spec.config, spec.scope, None)
+        built = build_cell(assembly, spec.class_name, spec.config, spec.scope, ())
         assembly.add_layer(spec.path, Formula(kind=spec.class_name, cell=built.cell), built.arrays, spec.config)
         assembly.record(spec.path, built.arrays, spec.scope.taken(), built.layout)
     node = assembly.add_node(spec.path, [value.name for value in call.inputs])

@@ -43,7 +43,9 @@ class Default:
 
 DEFAULTS: tuple[Default, ...] = (
     Default(_RECURRENT, "activation", "tanh", "keras/layers/rnn, every version"),
-    Default(_GATED, "recurrent_activation", "hard_sigmoid", "Keras 2.0 to 2.2, keras/layers/recurrent.py", until=(2, 3)),
+    Default(
+        _GATED, "recurrent_activation", "hard_sigmoid", "Keras 2.0 to 2.2, keras/layers/recurrent.py", until=(2, 3)
+    ),
     Default(_GATED, "recurrent_activation", "sigmoid", "Keras 2.3 release notes; tf.keras 2; Keras 3", since=(2, 3)),
     Default(("GRU",), "reset_after", False, "Keras 2.0 to 2.3, keras/layers/recurrent.py", until=(2, 4)),
     Default(("GRU",), "reset_after", True, "tf.keras 2 and Keras 3, keras/layers/rnn/gru.py", since=(2, 4)),

@@ -41,6 +41,8 @@ def write_torchscript(model: Model, path: Path) -> None:
 def write_exported(model: Model, path: Path) -> None:
     """Write a `torch.export` program (.pt2) of the generated module in eval mode; batch and time stay dynamic.
 
+    Every recurrent layer becomes a `scan`: the exporter would unroll PyTorch's own layers, and freeze the time axis.
+
     Raises:
         Unsupported: a layer has no PyTorch form, or a size that must stay dynamic would be frozen.
         MissingRuntime: PyTorch is not installed.

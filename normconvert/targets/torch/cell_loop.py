@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from normconvert.targets.torch.text import indented, signature, tuple_type
+from normconvert.targets.torch.text import assignment, indented, signature, tuple_type
+
+_INSIDE_LOOP = 12
+"""Columns before a line of the loop."""
 
 
 @dataclass(frozen=True)
@@ -83,12 +86,14 @@ def _prepared(loop: Loop) -> list[str]:
     if loop.timed_step or loop.timed_before or loop.most_steps is not None:
         counted = f"torch.arange({x}.shape[1], device={x}.device)"
         lines.append(f"t = {counted} + self.steps_read" if loop.stateful else f"t = {counted}")
-    if loop.most_steps is not None and not loop.exported:
+    if loop.most_steps is not None and loop.exported:
+        lines.append(f"torch._check({x}.shape[1] <= {loop.most_steps})")
+    elif loop.most_steps is not None:
         lines += [f"if t[-1] >= {loop.most_steps}:"]
         lines += [f'    raise IndexError("there are statistics for {loop.most_steps} time steps only")']
     if loop.computed:
         given = [*loop.inputs, *(["t"] if loop.timed_before else [])]
-        lines.append(f"{', '.join(loop.computed)} = self.before_steps({', '.join(given)})")
+        lines.append(assignment(loop.computed, "self.before_steps", given, 8))
     return lines
 
 
@@ -113,22 +118,23 @@ def _initial(loop: Loop) -> list[str]:
     return lines
 
 
-def _arguments(loop: Loop, at: str) -> str:
+def _arguments(loop: Loop, at: str) -> list[str]:
     carried = [f"{name}{at}" if timed else name for name, timed in loop.carried]
     index = [f"t{at.replace(':, ', '')}"] if loop.timed_step else []
-    return ", ".join([*carried, *(state.name for state in loop.states), *loop.masks.values(), *index])
+    return [*carried, *(state.name for state in loop.states), *loop.masks.values(), *index]
 
 
 def _step_lines(loop: Loop, at: str, kept: str) -> list[str]:
     """One call of `step`, and what a mask keeps."""
     if not loop.masked:
         results = [state.name for state in loop.states] + ([] if loop.output else ["y"])
-        return [f"{', '.join(results)} = self.step({_arguments(loop, at)})"]
+        return [assignment(results, "self.step", _arguments(loop, at), _INSIDE_LOOP)]
     results = [state.following for state in loop.states] + ([] if loop.output else ["output"])
-    lines = [f"keep = {kept}", f"{', '.join(results)} = self.step({_arguments(loop, at)})"]
+    lines = [f"keep = {kept}", assignment(results, "self.step", _arguments(loop, at), _INSIDE_LOOP)]
     for state in loop.states:
         lines.append(f"{state.name} = torch.where({_spread(state.rank)}, {state.following}, {state.name})")
-    lines.append(f"y = torch.where({_spread(loop.output_rank)}, {_emitted(loop)}, y)")
+    hidden = "torch.zeros_like(y)" if loop.zero_masked else "y"
+    lines.append(f"y = torch.where({_spread(loop.output_rank)}, {_emitted(loop)}, {hidden})")
     return lines
 
 
@@ -141,8 +147,6 @@ def _emitted(loop: Loop) -> str:
 
 
 def _collected(loop: Loop) -> str:
-    if loop.masked and loop.zero_masked:
-        return f"torch.where({_spread(loop.output_rank)}, y, torch.zeros_like(y))"
     return "y" if loop.masked else _emitted(loop)
 
 
@@ -170,13 +174,11 @@ def _scanned(loop: Loop) -> list[str]:
     body += [f"return ({carry},), ({_collected(loop)}).clone()"]
     moved = ", ".join(name if name == "t" else f"{name}.movedim(1, 0)" for name in timed)
     result = ", ".join(f"{name}.clone()" for name in states)
-    last = "" if loop.masked else f"{_emitted(loop)} = stacked[-1]"
     return [
         "def body(carry: tuple[Tensor, ...], inputs: tuple[Tensor, ...]) -> tuple[tuple[Tensor, ...], Tensor]:",
         *indented(body),
         "",
         f"({carry},), stacked = scan(body, ({result},), ({moved},))",
-        *([last] if not loop.output and last else []),
     ]
 
 
@@ -186,7 +188,9 @@ def _finished(loop: Loop) -> list[str]:
         lines += [f"self.{state.carried} = {state.name}.detach()" for state in loop.states]
         lines.append(f"self.steps_read = self.steps_read + {loop.inputs[0]}.shape[1]")
     sequence = "stacked.movedim(0, 1)" if loop.exported else "torch.stack(outputs, dim=1)"
-    last = "y" if loop.masked or not loop.output else _emitted(loop)
+    last = "y" if loop.masked else _emitted(loop)
+    if not loop.masked and not loop.output:
+        last = "stacked[-1]" if loop.exported else "outputs[-1]"
     states = [state.name for state in loop.states] if loop.return_state else []
     lines += ["if not self.sequences:", f"    return {', '.join([last, *states])}", f"sequence = {sequence}"]
     return [*lines, f"return {', '.join(['sequence.flip(1) if self.reverse else sequence', *states])}"]

@@ -18,6 +18,7 @@ from normconvert.ir.expressions import (
 )
 from normconvert.ir.layers import Recurrent
 from normconvert.passes.hoist import Hoisted, hoist
+from normconvert.passes.prune import prune
 from normconvert.passes.split_products import split_products
 from normconvert.targets.torch.cell_loop import Loop, StateCode, forward_method
 from normconvert.targets.torch.equation_module import EquationModule, EquationWriter
@@ -49,7 +50,7 @@ def cell_module(layer: Recurrent, use: Use) -> EquationModule:
 class _CellWriter(EquationWriter):
     def __init__(self, layer: Recurrent, use: Use) -> None:
         self.layer, self.use = layer, use
-        parsed = split_products(layer.cell)
+        parsed = prune(split_products(layer.cell))
         self.parts: Hoisted = hoist(parsed, analyse(layer.cell))
         self.dropped = _dropped_states(parsed) if layer.recurrent_dropout else ()
         equations = [*self.parts.fixed, *self.parts.before, *self.parts.step]
@@ -81,7 +82,7 @@ class _CellWriter(EquationWriter):
         return self.layer.reverse if flag == "reverse" else self.layer.return_sequences
 
     def _docstring(self) -> str:
-        shapes = [f"{self.local[n]} {self.shape(('batch', 'time'), s)}" for n, s in self.cell.input_shapes.items()]
+        shapes = [f"{self.local[n]} {self.input_shape(('batch', 'time'), n)}" for n in self.parsed.inputs]
         states = [f"{self.local[n]} {self.shape(('batch',), s.shape)}" for n, s in self.cell.states.items()]
         family = f" ({one_line(self.cell.family)})" if self.cell.family else ""
         lines = [f'"""The cell `{one_line(self.parsed.name)}`{family}, run over time.', "", *indented(self.text()), ""]
@@ -168,7 +169,7 @@ class _CellWriter(EquationWriter):
         for state in self.parsed.states:
             name = f"self.{self.attribute[f'carried.{state}']}"
             body.append(f"{name} = {name}[:0]")
-        return [["def reset_states(self) -> None:", *indented(body)]]
+        return [["@torch.jit.export", "def reset_states(self) -> None:", *indented(body)]]
 
     def _forward(self) -> list[str]:
         output = self.parsed.outputs[0]

@@ -89,6 +89,12 @@ class EquationWriter:
         """A shape for a docstring."""
         return f"[{', '.join([*lead, *('?' if n is None else self.sizes.text(n) for n in shape)])}]"
 
+    def input_shape(self, lead: tuple[str, ...], name: str) -> str:
+        """The shape of an input for a docstring."""
+        if name == self.parsed.inputs[0] and self.sizes.inputs and len(self.cell.input_shapes[name]) == 1:
+            return f"[{', '.join(lead)}, {self.sizes.inputs}]"
+        return self.shape(lead, self.cell.input_shapes[name])
+
     def members(self) -> list[str]:
         """The lines of the constructor that make constants, parameters and norms."""
         lines = [f"self.{self.attribute[name]} = {number(v)}" for name, v in self.cell.constants.items()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from normconvert.ir.layers import Formula
+from normconvert.passes.prune import prune
 from normconvert.targets.torch.equation_module import EquationModule, EquationWriter
 from normconvert.targets.torch.names import class_name
 from normconvert.targets.torch.text import indented, one_line, signature, tuple_type
@@ -10,7 +11,7 @@ from normconvert.targets.torch.text import indented, one_line, signature, tuple_
 
 def formula_module(layer: Formula) -> EquationModule:
     """The module of a stateless layer."""
-    parsed = layer.cell.parsed()
+    parsed = prune(layer.cell.parsed())
     found = [*parsed.inputs, *(target for equation in parsed.body for target in equation.targets)]
     writer = EquationWriter(layer.cell, parsed, found)
     shapes = [f"{writer.local[name]} {writer.shape(('batch',), s)}" for name, s in layer.cell.input_shapes.items()]

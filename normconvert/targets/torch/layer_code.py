@@ -9,7 +9,8 @@ from normconvert.ir import layers
 from normconvert.ir.layers import AnyLayer
 from normconvert.targets.torch.formula_module import formula_module
 from normconvert.targets.torch.functions import activation_module
-from normconvert.targets.torch.layer_modules import Module, Weights, module
+from normconvert.targets.torch.layer_modules import module
+from normconvert.targets.torch.module import Module, Weights
 from normconvert.targets.torch.text import call
 
 

@@ -13,11 +13,14 @@ from normconvert.ir.layers import Bidirectional, Formula, Recurrent
 from normconvert.ir.model import Array, Model, Node, value_name
 from normconvert.targets.torch.cell_module import Use
 from normconvert.targets.torch.layer_code import Call, LayerCode, formula_layer, plain_layer
-from normconvert.targets.torch.layer_modules import Module
 from normconvert.targets.torch.library import blocks_for, library, names_read
+from normconvert.targets.torch.module import Module
 from normconvert.targets.torch.names import MODULE_ATTRIBUTES, PYTHON_NAMES, Namer, Observation
 from normconvert.targets.torch.recurrent_code import bidirectional_layer, recurrent_layer
 from normconvert.targets.torch.text import indented, one_line, signature, tuple_type
+
+_OF_THE_FILE = {"Model", "load", "load_file", "Path", "IndexError"}
+"""Names that a class made for a cell must not have."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,7 @@ class _ModelWriter:
                 if suffix:
                     self.attributes[name, suffix] = namer(f"{self.attributes[name, '']}_{suffix}")
         self.classes: dict[str, str] = {}
-        self.class_names = Namer({"Model", "load", *PYTHON_NAMES, *library()}, separator="")
+        self.class_names = Namer(_OF_THE_FILE | PYTHON_NAMES | library().keys(), separator="")
         self.scratch: dict[tuple[str, str], str] = {}
         self.locals = self._locals()
 
@@ -137,7 +140,10 @@ class _ModelWriter:
             code = self.codes[node.layer]
             own = {suffix: f"self.{self.attributes[node.layer, suffix]}" for suffix in code.modules}
             results = [self.locals[value_name(node.name, n)] for n in range(len(code.picks))]
-            lines += code.write(own, results, self._call(node))
+            try:
+                lines += code.write(own, results, self._call(node))
+            except NormconvertError as error:
+                raise error.at(f"layer {node.layer}") from None
         body = [*lines, f"return {', '.join(outputs)}"]
         return [signature("forward", ["self", *arguments], tuple_type(len(outputs))), *indented(body)]
 
@@ -173,7 +179,8 @@ class _ModelWriter:
             kind = ", integers" if declared.dtype == "int" else ""
             lines.append(f"Input:   {one_line(declared.name)} [{shape}]{kind}")
         lines += [f"Output:  {one_line(name)}" for name in self.model.outputs]
-        lines += ['"""', "", "from pathlib import Path", "", "import torch"]
+        lines += ['"""', "", "from pathlib import Path", ""]
+        lines += ["import torch"] if "torch" in used else []
         lines += ["import torch.nn.functional as F"] if "F" in used else []
         lines += ["from safetensors.torch import load_file"]
         lines += ["from torch import Tensor, nn"]

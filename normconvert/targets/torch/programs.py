@@ -15,13 +15,13 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from normconvert.errors import MissingRuntime, Unsupported, UsageError
-from normconvert.ir.layers import Bidirectional, Recurrent
+from normconvert.ir.layers import AnyLayer, Bidirectional, Recurrent
 from normconvert.ir.model import Array, Model
 from normconvert.targets.torch.model_text import Written, write_model
 
 _numbers = itertools.count()
 _FOLDER_INSTEAD = "Write a TorchScript file (.ts.pt) or the folder instead"
-_EXAMPLE_SIZES = (24, 31)
+_EXAMPLE_SIZES = (24, 19)
 """Sizes that stand for a dynamic axis: in the example that is exported, and in the check that another one works."""
 
 
@@ -43,22 +43,27 @@ def save_exported(model: Model, path: Path) -> None:
                 where=f"layer {name}",
                 remedy=_FOLDER_INSTEAD,
             )
-    dynamic = {
-        declared.name: {
-            axis: torch.export.Dim.DYNAMIC for axis, size in enumerate((None, *declared.shape)) if size is None
-        }
+    dynamic = tuple(
+        {axis: torch.export.Dim.DYNAMIC for axis, size in enumerate((None, *declared.shape)) if size is None}
         for declared in model.inputs
-    }
+    )
+    most = min(map(_most_steps, model.layers.values()), default=_EXAMPLE_SIZES[0])
     written = write_model(model, exported=True)
-    with loaded(written) as module:
-        example, other = (_example(model, size, written.arrays) for size in _EXAMPLE_SIZES)
-        try:
-            program = torch.export.export(module, example, dynamic_shapes=tuple(dynamic.values()))
+    try:
+        with loaded(written) as module:
+            example, other = (
+                _example(model, min(size, most - n), written.arrays) for n, size in enumerate(_EXAMPLE_SIZES)
+            )
+            program = torch.export.export(module, example, dynamic_shapes=dynamic)
             program.module()(*other)
-        except (RuntimeError, ValueError, AssertionError, torch._dynamo.exc.TorchDynamoException) as error:
-            reason = str(error).strip().split("\n")[0][:200]
-            raise Unsupported(f"torch.export cannot express the model: {reason}", remedy=_FOLDER_INSTEAD) from None
-        torch.export.save(program, path)
+    except ImportError as error:
+        raise MissingRuntime(
+            f"this PyTorch has no scan, which keeps time loops dynamic: {error}", remedy="Install PyTorch 2.6 or later"
+        ) from None
+    except (RuntimeError, ValueError, AssertionError, torch._dynamo.exc.TorchDynamoException) as error:
+        reason = str(error).strip().split("\n")[0][:200]
+        raise Unsupported(f"torch.export cannot express the model: {reason}", remedy=_FOLDER_INSTEAD) from None
+    torch.export.save(program, path)
 
 
 @contextmanager
@@ -86,6 +91,14 @@ def load_module(folder: Path) -> Any:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def _most_steps(layer: AnyLayer) -> int:
+    """How many time steps a layer has statistics for, where another one is an error."""
+    parts = [layer.forward, layer.backward] if isinstance(layer, Bidirectional) else [layer]
+    norms = [norm for part in parts if isinstance(part, Recurrent) for norm in part.cell.norms.values()]
+    limits = [norm.steps for norm in norms if norm.steps is not None and norm.past_end == "error"]
+    return max(min([_EXAMPLE_SIZES[0], *limits]), 2)
 
 
 def _example(model: Model, size: int, arrays: dict[str, Array]) -> tuple[Any, ...]:

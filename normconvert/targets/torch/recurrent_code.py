@@ -7,13 +7,14 @@ from dataclasses import replace
 
 import msgspec
 
+from normconvert.errors import Unsupported
 from normconvert.ir.layers import Bidirectional, Recurrent
 from normconvert.passes.recognise import recognise
 from normconvert.targets.torch.cell_module import Use, cell_module
 from normconvert.targets.torch.functions import number
 from normconvert.targets.torch.fused import Fused, fuse
 from normconvert.targets.torch.layer_code import Call, LayerCode, Writer
-from normconvert.targets.torch.layer_modules import Module, Weights
+from normconvert.targets.torch.module import Module, Weights
 from normconvert.targets.torch.text import call
 
 _MERGES = {"concat": "Concatenate()", "add": "Add()", "multiply": "Multiply()", "average": "Average()"}
@@ -24,7 +25,7 @@ def recurrent_layer(layer: Recurrent, weights: Weights, use: Use) -> LayerCode:
     fused = _fused(layer, weights, use)
     if fused is None:
         module = _cell(layer, weights, use)
-        return LayerCode({"": module}, _write_cell, _picks(layer, ""))
+        return LayerCode({"": module}, _write_cell(use), _picks(layer, ""))
     if _is_bare(layer, use):
         arrays = {f"{name}_l0": array for name, array in fused.arrays.items()}
         pick = "sequence" if layer.return_sequences else "last"
@@ -97,7 +98,9 @@ def _under(weights: Weights, side: str) -> Weights:
 def _fused(layer: Recurrent, weights: Weights, use: Use) -> Fused | None:
     """PyTorch's own layer for it, if there is one that can freeze, drop and start as this one does."""
     learned = any(state.learned for state in layer.cell.states.values())
-    plain = None if use.masked or learned or layer.recurrent_dropout else recognise(layer.cell)
+    # torch.export unrolls PyTorch's own layers over time, and so freezes the number of steps.
+    special = use.masked or use.exported or learned or layer.recurrent_dropout
+    plain = None if special else recognise(layer.cell)
     if plain is None or use.initial not in (0, len(layer.cell.states)):
         return None
     inputs = layer.cell.input_shapes[layer.cell.parsed().inputs[0]][0]
@@ -149,9 +152,17 @@ def _wrapped_picks(layer: Recurrent, order: Sequence[int], suffix: str) -> tuple
     return ((suffix, "item:0"), *((suffix, f"item:{1 + n}") for n in states))
 
 
-def _write_cell(own: Mapping[str, str], outputs: Sequence[str], given: Call) -> list[str]:
-    arguments = [*given.inputs, *(mask for mask in given.masks[:1] if mask), *given.states]
-    return [f"{', '.join(outputs)} = {own['']}({', '.join(arguments)})"]
+def _write_cell(use: Use) -> Writer:
+    def write(own: Mapping[str, str], outputs: Sequence[str], given: Call) -> list[str]:
+        x = given.inputs[0]
+        if len(given.states) != use.initial:
+            raise Unsupported("the layer is called with initial states and without")
+        # A layer that is shared by masked and other inputs: all steps of the others are real.
+        everything = f"torch.ones({x}.shape[:2], dtype=torch.bool, device={x}.device)"
+        mask = [given.masks[0] if given.masks and given.masks[0] else everything] if use.masked else []
+        return [f"{', '.join(outputs)} = {own['']}({', '.join([*given.inputs, *mask, *given.states])})"]
+
+    return write
 
 
 def _write_sequence(own: Mapping[str, str], outputs: Sequence[str], given: Call) -> list[str]:

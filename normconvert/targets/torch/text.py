@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Iterable
 
 WIDTH = 100
+"""Calls and signatures are broken over several lines from about here."""
+LONGEST = 120
+"""No line of code is longer."""
 
 
 def indented(lines: Iterable[str], level: int = 1) -> list[str]:
@@ -42,9 +44,14 @@ def signature(name: str, arguments: Iterable[str], result: str) -> str:
     return "\n".join([f"def {name}(", *(f"    {argument}," for argument in given), f") -> {result}:"])
 
 
-def wrapped(text: str, indent: str = "") -> list[str]:
-    """A sentence broken into lines."""
-    return textwrap.wrap(text, WIDTH, initial_indent=indent, subsequent_indent=indent, break_long_words=False)
+def assignment(targets: Iterable[str], function: str, arguments: Iterable[str], indent: int) -> str:
+    """Results of a call assigned to names, broken as a formatter would where `indent` columns stand before it."""
+    head, given = f"{', '.join(targets)} = {function}(", list(arguments)
+    flat = ", ".join(given)
+    if indent + len(head) + len(flat) < LONGEST:
+        return f"{head}{flat})"
+    inside = [flat] if indent + 4 + len(flat) <= LONGEST else [f"{argument}," for argument in given]
+    return "\n".join([head, *(f"    {line}" for line in inside), ")"])
 
 
 def tuple_type(count: int) -> str:

@@ -4,15 +4,10 @@ import torch
 from torch import Tensor, nn
 
 
-def hide(scores: Tensor, visible: Tensor | None, causal: bool) -> Tensor:
-    """Scores `[..., query, value]` with -1e9 where a pair must not meet, as in Keras."""
-    if visible is not None:
-        scores = scores.masked_fill(~visible, -1e9)
-    if causal:
-        query = torch.arange(scores.shape[-2], device=scores.device).unsqueeze(-1)
-        value = torch.arange(scores.shape[-1], device=scores.device)
-        scores = scores.masked_fill(value > query, -1e9)
-    return scores
+def past(scores: Tensor) -> Tensor:
+    """Which pairs of `[..., query, value]` do not look into the future, `[query, value]`."""
+    query = torch.arange(scores.shape[-2], device=scores.device).unsqueeze(-1)
+    return torch.arange(scores.shape[-1], device=scores.device) <= query
 
 
 class Attention(nn.Module):
@@ -37,8 +32,11 @@ class Attention(nn.Module):
         value_mask: Tensor | None = None,
     ) -> Tensor:
         scores = self.scores(query, key)
-        visible = None if value_mask is None else value_mask.unsqueeze(1)
-        result = torch.softmax(hide(scores, visible, self.causal), dim=-1) @ value
+        if value_mask is not None:
+            scores = scores.masked_fill(~value_mask.unsqueeze(1), -1e9)
+        if self.causal:
+            scores = scores.masked_fill(~past(scores), -1e9)
+        result = torch.softmax(scores, dim=-1) @ value
         return result if query_mask is None else result * query_mask.unsqueeze(-1).to(result.dtype)
 
     def scores(self, query: Tensor, key: Tensor) -> Tensor:
@@ -60,7 +58,8 @@ class MultiHeadAttention(nn.Module):
     """Keras's `MultiHeadAttention`: query `[batch, q, n]`, value and key `[batch, v, n]`.
 
     The projections are `nn.Linear` layers whose outputs hold the heads one after another. Each mask `[batch, q]` or
-    `[batch, v]` hides the pairs it takes part in; a query without any pair left attends evenly to all values.
+    `[batch, v]` hides the pairs it takes part in; a query without any pair left attends evenly to all values,
+    or with `zero_hidden` to none.
     """
 
     def __init__(
@@ -73,9 +72,11 @@ class MultiHeadAttention(nn.Module):
         *,
         bias: bool = True,
         causal: bool = False,
+        zero_hidden: bool = False,
     ) -> None:
         super().__init__()
-        self.heads, self.key_size, self.causal = heads, key_size, causal
+        self.heads, self.key_size = heads, key_size
+        self.causal, self.zero_hidden = causal, zero_hidden
         self.query = nn.Linear(inputs[0], heads * key_size, bias=bias)
         self.key = nn.Linear(inputs[1], heads * key_size, bias=bias)
         self.value = nn.Linear(inputs[2], heads * value_size, bias=bias)
@@ -93,13 +94,17 @@ class MultiHeadAttention(nn.Module):
         q = self.query(query).unflatten(-1, (self.heads, -1)).transpose(1, 2) / self.key_size**0.5
         k = self.key(key).unflatten(-1, (self.heads, -1)).transpose(1, 2)
         v = self.value(value).unflatten(-1, (self.heads, -1)).transpose(1, 2)
-        scores = hide(q @ k.transpose(2, 3), None, self.causal)
+        scores = q @ k.transpose(2, 3)
+        visible = torch.ones_like(scores[:, :1], dtype=torch.bool)
         if query_mask is not None:
-            scores = hide(scores, query_mask[:, None, :, None], False)
+            visible = visible & query_mask[:, None, :, None]
         if value_mask is not None:
-            scores = hide(scores, value_mask[:, None, None, :], False)
+            visible = visible & value_mask[:, None, None, :]
         if key_mask is not None:
-            scores = hide(scores, key_mask[:, None, None, :], False)
-        attended = torch.softmax(scores, dim=-1) @ v
+            visible = visible & key_mask[:, None, None, :]
+        if self.causal:
+            visible = visible & past(scores)
+        shares = torch.softmax(scores.masked_fill(~visible, -1e9), dim=-1)
+        attended = (shares * visible if self.zero_hidden else shares) @ v
         result: Tensor = self.output(attended.transpose(1, 2).flatten(2))
         return result

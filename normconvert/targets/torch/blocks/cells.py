@@ -48,9 +48,6 @@ class CellBatchNorm(nn.Module):
         unbiased, unbiased_running: divide by n - 1 in normalising, in the running variance.
     """
 
-    running_mean: Tensor | None
-    running_var: Tensor | None
-
     def __init__(
         self,
         features: int,
@@ -82,6 +79,8 @@ class CellBatchNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(affine)) if center else None
         self.register_buffer("running_mean", None if from_batch else torch.zeros(statistics))
         self.register_buffer("running_var", None if from_batch else torch.ones(statistics))
+        self.running_mean: Tensor | None
+        self.running_var: Tensor | None
 
     def forward(self, u: Tensor, t: Tensor) -> Tensor:
         row = step_row(t, self.rows, self.past_end)

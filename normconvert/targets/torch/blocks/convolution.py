@@ -148,7 +148,7 @@ class Pool2d(nn.Module):
 
 
 class GlobalAveragePooling(nn.Module):
-    """Mean over the axes between batch and channels; with a mask `[batch, time]`, over the unmasked steps."""
+    """Mean over the axes between batch and channels; of `[batch, time, channels]` with a mask, over the real steps."""
 
     def __init__(self, keepdims: bool = False) -> None:
         super().__init__()
@@ -156,7 +156,7 @@ class GlobalAveragePooling(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         axes = list(range(1, x.dim() - 1))
-        if mask is None:
+        if mask is None or x.dim() != 3:
             return x.mean(dim=axes, keepdim=self.keepdims)
         real = mask.unsqueeze(-1)
         total = torch.where(real, x, torch.zeros_like(x)).sum(dim=1, keepdim=self.keepdims)

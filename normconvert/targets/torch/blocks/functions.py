@@ -1,12 +1,13 @@
 """Elementwise functions that PyTorch lacks, or computes with a shortcut that float64 can see."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
 def capped_relu(x: Tensor, slope: float, limit: float, threshold: float) -> Tensor:
-    """`limit` from limit on, x from threshold on, else `slope * (x - threshold)`."""
-    return torch.where(x >= threshold, x.clamp(max=limit), slope * (x - threshold))
+    """`limit` from limit on, x above threshold, else `slope * (x - threshold)`."""
+    return torch.where(x > threshold, x, slope * (x - threshold)).masked_fill(x >= limit, limit)
 
 
 def hard_sigmoid(x: Tensor, slope: float, offset: float) -> Tensor:
@@ -50,22 +51,18 @@ def conv_channels_last(x: Tensor, kernel: Tensor, strides: list[int], dilation: 
     `same` pads as TensorFlow does, the odd element at the end; `causal` pads before.
     """
     rank = len(strides)
-    lead = x.shape[: -rank - 1]
-    x = x.reshape([-1] + list(x.shape[-rank - 1 :])).movedim(-1, 1)
-    kernel = kernel.movedim(-1, 0).movedim(-1, 1)
-    pads: list[int] = []
-    for axis in range(rank - 1, -1, -1):
-        before, after = window_padding(
-            x.shape[2 + axis], kernel.shape[2 + axis], strides[axis], dilation[axis], padding
-        )
-        pads += [before, after]
-    x = torch.nn.functional.pad(x, pads)
+    sizes = list(x.shape)
+    lead = sizes[: len(sizes) - rank - 1]
+    images = x.reshape([-1] + sizes[len(lead) :]).movedim(-1, 1)
+    windows = kernel.movedim(-1, 0).movedim(-1, 1)
+    before, after = window_padding(images.shape[2], windows.shape[2], strides[0], dilation[0], padding)
     if rank == 1:
-        y = torch.nn.functional.conv1d(x, kernel, stride=strides, dilation=dilation)
+        result = F.conv1d(F.pad(images, (before, after)), windows, stride=strides, dilation=dilation)
     else:
-        y = torch.nn.functional.conv2d(x, kernel, stride=strides, dilation=dilation)
-    y = y.movedim(1, -1)
-    return y.reshape(list(lead) + list(y.shape[1:]))
+        left, right = window_padding(images.shape[3], windows.shape[3], strides[1], dilation[1], padding)
+        result = F.conv2d(F.pad(images, (left, right, before, after)), windows, stride=strides, dilation=dilation)
+    result = result.movedim(1, -1)
+    return result.reshape(lead + list(result.shape)[1:])
 
 
 def window_padding(size: int, window: int, stride: int, dilation: int, padding: str) -> tuple[int, int]:

@@ -12,9 +12,6 @@ class BatchNorm(nn.Module):
     `from_batch` has none and normalises with the batch at hand in eval mode too.
     """
 
-    running_mean: Tensor | None
-    running_var: Tensor | None
-
     def __init__(
         self,
         features: int,
@@ -34,6 +31,8 @@ class BatchNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(features)) if center else None
         self.register_buffer("running_mean", None if from_batch else torch.zeros(features))
         self.register_buffer("running_var", None if from_batch else torch.ones(features))
+        self.running_mean: Tensor | None
+        self.running_var: Tensor | None
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         x = x.movedim(self.axis, -1)
@@ -162,6 +161,14 @@ class Standardise(nn.Module):
         return x * deviation + self.mean if self.invert else (x - self.mean) / deviation
 
 
+def filled(values: list[float], like: Tensor) -> Tensor:
+    """Numbers as a vector in the precision of `like`; TorchScript rounds `torch.tensor(...)` to float32."""
+    result = like.new_empty([len(values)])
+    for position, value in enumerate(values):
+        result[position].fill_(value)
+    return result
+
+
 class Rescale(nn.Module):
     """`x * scale + offset`; one number, or one per channel."""
 
@@ -170,8 +177,7 @@ class Rescale(nn.Module):
         self.scale, self.offset = scale, offset
 
     def forward(self, x: Tensor) -> Tensor:
-        scale = torch.tensor(self.scale, dtype=x.dtype, device=x.device)
-        return x * scale + torch.tensor(self.offset, dtype=x.dtype, device=x.device)
+        return x * filled(self.scale, x) + filled(self.offset, x)
 
 
 class PReLU(nn.Module):

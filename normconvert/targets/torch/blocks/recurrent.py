@@ -34,6 +34,7 @@ class LSTM(nn.Module):
         self.register_buffer("h", torch.zeros(0, units), persistent=False)
         self.register_buffer("c", torch.zeros(0, units), persistent=False)
 
+    @torch.jit.export
     def reset_states(self) -> None:
         """Starts a new sequence."""
         self.h, self.c = self.h.new_zeros(0, self.units), self.c.new_zeros(0, self.units)
@@ -83,6 +84,7 @@ class GRU(nn.Module):
             self.rnn = nn.RNN(inputs, units, nonlinearity=kind, bias=bias, batch_first=True)
         self.register_buffer("h", torch.zeros(0, units), persistent=False)
 
+    @torch.jit.export
     def reset_states(self) -> None:
         """Starts a new sequence."""
         self.h = self.h.new_zeros(0, self.units)

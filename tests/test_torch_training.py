@@ -1,0 +1,109 @@
+"""Cells in training, and as exported programs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from torch_cases import build, values_for, worst_error
+from torch_cell_cases import (
+    CASES,
+    GRU_AFTER,
+    MANY,
+    PER_STEP,
+    ROWS,
+    arrays,
+    both_arrays,
+    lstm,
+    model_of,
+    norms,
+)
+
+from normconvert.ir.layers import Bidirectional, Recurrent
+from normconvert.targets.torch import write_exported, write_torchscript
+
+torch = pytest.importorskip("torch")
+
+
+@pytest.mark.parametrize("unbiased", [True, False])
+def test_per_step_statistics_train_as_in_the_paper(unbiased: bool, tmp_path: Path) -> None:
+    """Row t moves by the moments of step t; steps past the last row move the last row, one after another."""
+    cell = lstm(norms(**PER_STEP, momentum=0.9, unbiased_running=unbiased))
+    model = model_of(Recurrent(cell=cell, return_sequences=True), arrays(cell))
+    module = build(model, tmp_path / "model").train()
+    values = values_for(model, 6, ROWS + 2)
+    module(torch.tensor(values["x"])).sum().backward()
+    assert all(parameter.grad.abs().max() > 0 for parameter in module.parameters())
+
+    projected = values["x"] @ model.weights["rnn.W_x"].astype(np.float64)
+    for role, name in (("mean", "running_mean"), ("variance", "running_var")):
+        rows = model.weights[f"rnn.norm_x.{role}"].astype(np.float64)
+        for t in range(ROWS + 2):
+            step = projected[:, t]
+            moment = step.mean(axis=0) if role == "mean" else step.var(axis=0, ddof=int(unbiased))
+            rows[min(t, ROWS - 1)] = 0.9 * rows[min(t, ROWS - 1)] + 0.1 * moment
+        np.testing.assert_allclose(module.state_dict()[f"rnn.norm_x.{name}"].numpy(), rows, rtol=1e-10)
+
+    # At step 0 the state is zero, so are the moments of its product; later rows have seen other values.
+    recurrent = module.state_dict()["rnn.norm_h.running_mean"].numpy()
+    before = model.weights["rnn.norm_h.mean"].astype(np.float64)
+    np.testing.assert_allclose(recurrent[0], 0.9 * before[0], rtol=1e-10)
+    assert (np.abs(recurrent[1:] - 0.9 * before[1:]) > 1e-6).all()
+
+
+def test_training_normalises_with_the_batch(tmp_path: Path) -> None:
+    """In training a step is normalised as by a norm that always uses the batch at hand."""
+    cell = lstm(norms(**PER_STEP))
+    live = lstm(norms(kind="batch", source="batch"))
+    weights = arrays(cell)
+    module = build(model_of(Recurrent(cell=cell), weights), tmp_path / "model").train()
+    kept = {name: array for name, array in weights.items() if name in live.weight_shapes()}
+    model = model_of(Recurrent(cell=live), kept)
+    assert worst_error(model, module, values_for(model, 5, 6)) < 1e-12
+
+
+@pytest.mark.parametrize("rate", ["dropout", "recurrent_dropout"])
+@pytest.mark.parametrize("plain", [True, False])
+def test_dropout_of_a_cell(rate: str, plain: bool, tmp_path: Path) -> None:
+    cell = lstm({} if plain else norms(kind="layer"))
+    module = build(model_of(Recurrent(cell=cell, **{rate: 0.4}), arrays(cell)), tmp_path / "model")
+    x = torch.tensor(values_for(model_of(Recurrent(cell=cell), {}), 5, 6)["x"])
+    evaluated = module(x)
+    assert torch.equal(evaluated, module(x))
+    module.train()
+    torch.manual_seed(1)
+    dropped = module(x)
+    assert not torch.allclose(evaluated, dropped)
+    assert not torch.equal(dropped, module(x))
+
+
+@pytest.mark.parametrize("name", ["batch norm, per step", "moments of the sequence", "convolutional"])
+def test_exported_loop_keeps_time_open(name: str, tmp_path: Path) -> None:
+    cell = CASES[name].cell
+    model = model_of(Recurrent(cell=cell, return_sequences=True, return_state=True, reverse=True), arrays(cell))
+    write_exported(model, tmp_path / "model.pt2")
+    program = torch.export.load(tmp_path / "model.pt2").module()
+    for batch, time in ((2, 2), (4, 13)):
+        assert worst_error(model, program, values_for(model, batch, time), np.float32) < 1e-5
+
+
+def test_exported_mask_and_scripted_file(tmp_path: Path) -> None:
+    layer = Recurrent(cell=MANY, return_sequences=False, return_state=True)
+    model = model_of(layer, arrays(MANY), masked=True)
+    write_exported(model, tmp_path / "model.pt2")
+    write_torchscript(model, tmp_path / "model.ts.pt")
+    for program in (torch.export.load(tmp_path / "model.pt2").module(), torch.jit.load(tmp_path / "model.ts.pt")):
+        assert worst_error(model, program, values_for(model, 4, 13), np.float32) < 1e-5
+
+
+def test_exported_native_layers(tmp_path: Path) -> None:
+    layer = Bidirectional(
+        forward=Recurrent(cell=GRU_AFTER, return_sequences=True),
+        backward=Recurrent(cell=GRU_AFTER, return_sequences=True, reverse=True),
+    )
+    weights = both_arrays(GRU_AFTER)
+    model = model_of(layer, weights)
+    write_exported(model, tmp_path / "model.pt2")
+    program = torch.export.load(tmp_path / "model.pt2").module()
+    assert worst_error(model, program, values_for(model, 4, 13), np.float32) < 1e-5
