@@ -18,7 +18,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-_PRECISIONS = {"float32", "float64"}
+_LOW_PRECISIONS = {"float16", "bfloat16"}
 
 
 class LoadError(Exception):
@@ -104,8 +104,8 @@ def _load(keras: Any, source: str, config: str | None) -> Any:
     else:
         model = keras.models.load_model(source, compile=False, safe_mode=True)
     for layer in _layers(model):
-        precision = getattr(layer, "compute_dtype", None) or "float32"
-        if precision not in _PRECISIONS:
+        precision = getattr(layer, "compute_dtype", None)
+        if precision in _LOW_PRECISIONS:
             raise LoadError(f"the layer {layer.name} computes in {precision}")
     return model
 
@@ -143,20 +143,27 @@ def _fill_in(config: Any) -> bool:
 
 
 def _layer_outputs(keras: Any, model: Any, given: list[Any]) -> dict[str, Any]:
-    """The first output of every layer that is applied once; nothing for a model that is no graph of layers."""
-    tensors = {}
-    for layer in getattr(model, "layers", []):
-        try:
-            output = layer.output
-        except (AttributeError, ValueError, RuntimeError):  # a layer applied several times, or never
-            continue
-        tensors[layer.name] = output[0] if isinstance(output, list | tuple) else output
-    names = [name for name, tensor in tensors.items() if getattr(tensor, "shape", None) is not None]
-    if not names or not getattr(model, "inputs", None):
+    """The first output of every layer that is applied once; nothing for a model that is no graph of layers.
+
+    A Sequential model of Keras 3 is a layer around such a graph. Its layers may have been applied before, in graphs
+    that were thrown away, so what counts is the nodes of this one.
+    """
+    graph = getattr(model, "_functional", None) or model
+    nodes = [node for level in getattr(graph, "_nodes_by_depth", {}).values() for node in level]
+    applied: dict[str, list[Any]] = {}
+    for node in nodes:
+        layer = getattr(node, "operation", None) or node.layer
+        applied.setdefault(layer.name, []).extend(_flat_tensors(node.outputs)[:1])
+    tensors = {name: outputs[0] for name, outputs in applied.items() if len(outputs) == 1}
+    if not tensors:
         return {}
-    inner = keras.Model(model.inputs, [tensors[name] for name in names])
+    inner = keras.Model(graph.inputs, list(tensors.values()))
     outputs = _flat(_function(keras, inner)(given))
-    return {name: np.asarray(output) for name, output in zip(names, outputs, strict=True)}
+    return {name: np.asarray(output) for name, output in zip(tensors, outputs, strict=True)}
+
+
+def _flat_tensors(outputs: Any) -> list[Any]:
+    return list(outputs) if isinstance(outputs, list | tuple) else [outputs]
 
 
 def _layers(model: Any) -> Iterator[Any]:

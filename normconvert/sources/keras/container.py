@@ -98,6 +98,14 @@ def _from_archive(members: Members) -> Container:
 
 
 def _from_hdf5(file: Hdf5File, place: str) -> Container:
+    try:
+        return _described(file, place)
+    except CorruptFile:
+        file.close()
+        raise
+
+
+def _described(file: Hdf5File, place: str) -> Container:
     root = "model_weights" if file.group("model_weights") is not None else ""
     group = file.group(root)
     assert group is not None

@@ -79,8 +79,12 @@ class Hdf5File:
             cut = "truncated" in str(error)
             what = "the HDF5 file is cut off" if cut else "not an HDF5 file"
             raise CorruptFile(what, where=place, remedy=REMEDY) from None
-        with _damage(place):
-            self.arrays = {stored.name: stored for stored in self._walk()}
+        try:
+            with _damage(place):
+                self.arrays = {stored.name: stored for stored in self._walk()}
+        except CorruptFile:
+            self.close()
+            raise
 
     def close(self) -> None:
         """Release the file."""

@@ -65,7 +65,12 @@ def read_container(container: Container, define: Mapping[str, Family], options: 
     assembly = Assembly(container.place, dialect, define)
     class_name, config, name = describe(_root(container.config))
     scope = open_scope(container)
-    inputs, outputs = read_model(assembly, class_name, config, scope)
+    try:
+        inputs, outputs = read_model(assembly, class_name, config, scope)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise CorruptFile(
+            f"the configuration does not make sense ({type(error).__name__}: {error})", where=container.place
+        ) from error
     tensors = _account(container, assembly)
     notes = tuple(assembly.notes)
     model = Model(
