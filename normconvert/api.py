@@ -51,9 +51,14 @@ class Conversion:
     report: Report | None
 
     @property
-    def warnings(self) -> tuple[str, ...]:
-        """What the user should know about the model, one sentence each."""
+    def notes(self) -> tuple[str, ...]:
+        """What was assumed or left out, one sentence each."""
         return self.model.provenance.notes
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What makes the result doubtful, one sentence each."""
+        return self.model.provenance.warnings
 
 
 def convert(

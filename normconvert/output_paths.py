@@ -16,14 +16,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from normconvert.errors import UsageError
 from normconvert.targets import Target, by_suffix, target
 from normconvert.validation.report import PRODUCER
 
 REPORT_NAME = "equivalence.json"
+_ELSEWHERE = "Move it away, or choose another place with -o"
 _FOREIGN_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".onnx", ".h5", ".hdf5", ".keras", ".json", ".toml", ".npz")
 _SOURCE_SUFFIXES = (".weights.h5", ".h5", ".hdf5", ".keras", ".safetensors", ".zip")
 _FAILED = ".failed"
+_FOLDER_ENTRIES = {"model.py", "model.safetensors", "README.md", REPORT_NAME, "__pycache__"}
+"""All that a folder of ours holds; with anything else in it, it is the user's."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,8 @@ class Destination:
         Raises:
             UsageError: with the reason and what to do.
         """
+        if self.path.name in ("", ".."):
+            raise UsageError("this is not the name of something new", where=str(self.path), remedy="Name a folder")
         parent = self.path.parent
         if not parent.is_dir():
             raise UsageError("the folder does not exist", where=str(parent), remedy="Create it first")
@@ -59,9 +66,9 @@ class Destination:
         taken = [path for path in (self.path, companion(self.path)) if os.path.lexists(path)]
         if taken and not is_ours(self.path):
             raise UsageError(
-                "exists and was not made by normconvert",
+                "exists and was not made by normconvert, or not all of it",
                 where=str(taken[0]),
-                remedy="Move it away, or choose another place with -o",
+                remedy=_ELSEWHERE,
             )
         if taken and not self.overwrite:
             raise UsageError("exists already", where=str(taken[0]), remedy="Replace it with --force")
@@ -71,8 +78,15 @@ def destination(source: Path, to: str, output: Path | None, *, overwrite: bool =
     """Where the artefact of a source goes; the suffix of `output` decides between the forms of PyTorch.
 
     Raises:
-        UsageError: the target is unknown, or `output` contradicts it.
+        UsageError: the target is unknown, `output` contradicts it, or the source lies there.
     """
+    place = _destination(source, to, output, overwrite)
+    if place.path.resolve() in (source.resolve(), *source.resolve().parents) and place.path.exists():
+        raise UsageError("the source is there, and would be replaced", where=str(place.path), remedy=_ELSEWHERE)
+    return place
+
+
+def _destination(source: Path, to: str, output: Path | None, overwrite: bool) -> Destination:
     chosen = target(to)
     if output is None:
         return Destination(chosen, Path(chosen.default_name(stem(source))), overwrite)
@@ -107,7 +121,7 @@ def companion(path: Path) -> Path:
 
 def is_ours(path: Path) -> bool:
     """Whether an artefact was made by normconvert, by the record of its proof."""
-    if path.is_symlink():
+    if path.is_symlink() or (path.is_dir() and not {entry.name for entry in path.iterdir()} <= _FOLDER_ENTRIES):
         return False
     try:
         record = json.loads(companion(path).read_text(encoding="utf-8"))
@@ -137,6 +151,9 @@ def staged(place: Destination, *, keep_failed: bool = False) -> Iterator[Path]:
         inner = folder / place.path.name
         try:
             yield inner
+        except (OSError, SafetensorError) as error:
+            reason = (isinstance(error, OSError) and error.strerror) or str(error)
+            raise UsageError(f"cannot be written: {reason}", where=str(place.path)) from None
         except BaseException:
             if keep_failed and inner.exists():
                 _move(inner, spare)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import tracemalloc
 import zipfile
 from collections.abc import Callable
 from contextlib import suppress
@@ -94,13 +96,20 @@ def test_no_such_file(tmp_path: Path) -> None:
 def test_a_text_file(tmp_path: Path) -> None:
     path = tmp_path / "text.h5"
     path.write_text("this is no model")
-    fails(path, CorruptFile, "not an HDF5 file")
+    fails(path, CorruptFile, "neither a whole HDF5 file")
 
 
 def test_an_empty_file(tmp_path: Path) -> None:
     path = tmp_path / "empty.keras"
     path.touch()
-    fails(path, CorruptFile)
+    fails(path, CorruptFile, "the file is empty")
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / "pipe.h5"
+    os.mkfifo(path)
+    fails(path, UsageError, "not a regular file")
+    fails(path, UsageError, "not a regular file", from_format="keras")
 
 
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.95])
@@ -177,7 +186,49 @@ def test_nan_weights_are_a_warning(tmp_path: Path) -> None:
         file["model_weights/dense/dense/bias:0"][0] = np.nan
 
     model = read(write(tmp_path / "a.h5", change=spoil)).model
-    assert any("dense.bias" in note and "NaN" in note for note in model.provenance.notes)
+    assert any("dense.bias" in note and "NaN" in note for note in model.provenance.warnings)
+
+
+def test_versions_are_notes_and_no_warnings(tmp_path: Path) -> None:
+    layer = {**LSTM, "config": {**LSTM["config"], "recurrent_activation": "hard_sigmoid"}}
+    provenance = read(write(tmp_path / "a.h5", sequential(layer, DENSE))).model.provenance
+    assert "hard_sigmoid" in provenance.notes[0]
+    assert provenance.warnings == ()
+
+
+def test_kernels_flipped_for_theano_are_noted(tmp_path: Path) -> None:
+    conv = {"class_name": "Conv1D", "config": {"name": "conv", "filters": 2, "kernel_size": [5], "padding": "valid"}}
+    arrays = {"conv": {"kernel:0": (5, 3, 2), "bias:0": (2,)}}
+    for backend in ("theano", "tensorflow"):
+        path = write(
+            tmp_path / f"{backend}.h5", sequential(conv), arrays, lambda f, b=backend: f.attrs.__setitem__("backend", b)
+        )
+        noted = [each for each in read(path).plan.assumptions if "flipped" in each.sentence]
+        assert len(noted) == (backend == "theano")
+
+
+def called_for_training(path: Path, *layers: dict[str, Any]) -> Path:
+    source = {"class_name": "InputLayer", "config": {"batch_input_shape": [None, 4]}, "name": "x", "inbound_nodes": []}
+    last = layers[-1]["name"]
+    config = {"layers": [source, *layers], "input_layers": [["x", 0, 0]], "output_layers": [[last, 0, 0]]}
+    arrays = {"dense": ARRAYS["dense"]}
+    return write(path, {"class_name": "Functional", "config": config}, arrays)
+
+
+def test_a_dropout_called_for_training_is_noted(tmp_path: Path) -> None:
+    call = [[["x", 0, 0, {"training": True}]]]
+    dropout = {"class_name": "Dropout", "config": {"rate": 0.3}, "name": "drop", "inbound_nodes": call}
+    dense = {**DENSE, "name": "dense", "inbound_nodes": [[["drop", 0, 0, {}]]]}
+    result = read(called_for_training(tmp_path / "a.h5", dropout, dense))
+    assert any("drop drops in training only" in each.sentence for each in result.plan.assumptions)
+    assert any("training=True" in note for note in result.model.provenance.notes)
+
+
+def test_a_model_called_for_training_is_refused(tmp_path: Path) -> None:
+    call = [[["x", 0, 0, {"training": True}]]]
+    source = {"class_name": "InputLayer", "config": {"name": "y", "batch_input_shape": [None, 4]}}
+    inner = {"class_name": "Sequential", "config": {"name": "inner", "layers": [source, DENSE]}, "name": "inner"}
+    fails(called_for_training(tmp_path / "a.h5", {**inner, "inbound_nodes": call}), Unsupported, "inner", "training")
 
 
 def test_weights_without_an_architecture(tmp_path: Path) -> None:
@@ -347,6 +398,31 @@ def test_a_zip_bomb(tmp_path: Path) -> None:
     fails(path, CorruptFile, "unpacks to", "trust")
 
 
+def test_a_member_that_is_longer_than_it_says(tmp_path: Path) -> None:
+    size = 300 << 20
+    path = archive(
+        tmp_path / "a.keras", {"config.json": b" " * size, "model.weights.h5": b""}, compression=zipfile.ZIP_DEFLATED
+    )
+    honest, lie = size.to_bytes(4, "little"), (100).to_bytes(4, "little")
+    path.write_bytes(path.read_bytes().replace(honest, lie))
+    tracemalloc.start()
+    fails(path, CorruptFile, "config.json", "cannot be unpacked")
+    assert tracemalloc.get_traced_memory()[1] < 32 << 20
+    tracemalloc.stop()
+
+
+def test_a_compression_without_bound(tmp_path: Path) -> None:
+    path = archive(tmp_path / "a.keras", {"config.json": b"{}"}, compression=zipfile.ZIP_BZIP2)
+    fails(path, CorruptFile, "config.json", "packed")
+
+
+def test_archives_in_archives(tmp_path: Path) -> None:
+    path = archive(tmp_path / "a.zip", {"notes.txt": b""})
+    for _ in range(3):
+        path = archive(tmp_path / "a.zip", {"a.keras": path.read_bytes()})
+    fails(path, CorruptFile, "an archive in an archive", "Unpack")
+
+
 def test_an_encrypted_member(tmp_path: Path) -> None:
     path = archive(tmp_path / "a.keras", {"config.json": b"{}"})
     data = bytearray(path.read_bytes())
@@ -377,7 +453,7 @@ def test_a_zip_of_no_model(tmp_path: Path) -> None:
 
 
 def test_a_damaged_file_in_a_zip(tmp_path: Path) -> None:
-    fails(archive(tmp_path / "a.zip", {"one.h5": b"text"}), CorruptFile, "one.h5", "not an HDF5 file")
+    fails(archive(tmp_path / "a.zip", {"one.h5": b"text"}), CorruptFile, "one.h5", "neither a whole HDF5 file")
 
 
 def test_an_architecture_beside_one(tmp_path: Path) -> None:

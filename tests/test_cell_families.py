@@ -29,6 +29,7 @@ from normconvert.ir.checking import check
 from normconvert.ir.expressions import Bound
 from normconvert.ir.layers import Activation, Recurrent
 from normconvert.ir.model import Array
+from normconvert.targets.torch.cell_module import Use, cell_module
 
 FIXTURES = Path(__file__).resolve().parent.parent / "fixtures"
 LAYOUTS = [(name, layout) for name in names() for layout in family(name).layouts]
@@ -114,7 +115,7 @@ def test_every_layout_of_a_family_builds_the_same_cell() -> None:
         )
         for other in others:
             stored = chosen.store(other, cell, weights)
-            again, arrays = chosen.build(other, stored, config=CONFIG)
+            again, arrays = chosen.build(other, stored, config=CONFIG, dims=spatial(shapes))
             assert again.equations.count("\n") == cell.equations.count("\n")
             for key in arrays:
                 np.testing.assert_array_equal(arrays[key], weights[key], err_msg=f"{name} {other} {key}")
@@ -337,3 +338,20 @@ def test_a_shifted_tensor() -> None:
 def test_layouts_that_cannot_be_read(text: str) -> None:
     with pytest.raises(UsageError):
         parse_layout(text)
+
+
+def test_generated_code_names_the_sizes_that_the_family_names() -> None:
+    """Where sizes are equal by chance: 3 filters and a window of 3, 4 filters and 4 columns."""
+    chosen = family("conv_lstm_2d")
+    layout = next(iter(chosen.layouts))
+    sources = set()
+    for filters, window in ((3, 3), (4, 2)):
+        shapes = {"channels": 2, "filters": filters, "rows": 5, "columns": 4, "state_rows": 5, "state_columns": 4}
+        shapes |= {"window_rows": window, "window_columns": window}
+        cell, _ = chosen.build(
+            layout, stored_tensors(chosen, layout, shapes, set()), config=CONFIG, dims=spatial(shapes)
+        )
+        sources.add(cell_module(Recurrent(cell=cell), Use()).source)
+    (source,) = sources
+    assert "torch.empty(window_rows, window_columns, channels, 4 * filters)" in source
+    assert "h = x.new_zeros(x.shape[0], self.state_rows, self.state_columns, self.filters)" in source

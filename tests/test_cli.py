@@ -131,7 +131,7 @@ class TestConvert:
         assert report["outputs"][0]["function_error"] <= report["outputs"][0]["function_bound"]
         assert {layer["name"] for layer in report["layers"]} >= {"lstm", "gru", "head"}
         assert "**Equivalent**" in (work / "out" / "README.md").read_text()
-        assert "warning: made up" in done.stderr
+        assert "note: made up" in done.stderr
 
     def test_quiet_prints_the_place_alone(self, work: Path, command: Command) -> None:
         done = command("convert", "hand.safetensors", "--to", "ir", "-o", "x.safetensors", "-q")
@@ -291,6 +291,46 @@ class TestCells:
         done = command("cells", "show", "nonsense")
         assert done.exit_code == 2
         assert "lstm" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments", [("inspect", "-q", "net.h5"), ("inspect", "-q", "--json", "net.h5"), ("cells", "list")]
+)
+def test_a_closed_pipe_ends_quietly(arguments: tuple[str, ...], work: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "normconvert", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    assert process.wait(timeout=30) == 141
+    process.stderr.close()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_a_full_disk_is_one_line(work: Path) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "normconvert", "inspect", "net.h5"], stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_result_too_large_for_the_disk_leaves_nothing(work: Path) -> None:
+    resource = pytest.importorskip("resource")
+    done = subprocess.run(
+        [sys.executable, "-m", "normconvert", "keras-to-torch", "net.h5", "--no-validate"],
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (900, 900)),
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: net-torch: cannot be written")
+    assert done.stderr.count("\n") == 1
+    assert others(work) == []
 
 
 def test_being_stopped_leaves_nothing(work: Path) -> None:

@@ -282,6 +282,24 @@ def cell(body: str, **changes: Any) -> Cell:
     return Cell(**{**fields, **changes})
 
 
+@pytest.mark.parametrize(
+    ("written", "what"),
+    [
+        ({"W": ("3", "unit")}, "Did you mean units?"),
+        ({"V": ("units",)}, "not an input"),
+        ({"b": ("2*units",)}, "is [10], the shape is [5]"),
+        ({"b": ("units", "units")}, "is [5, 5], the shape is [5]"),
+        ({"ln": ("units+1",)}, "is [6], the shape is [5]"),
+    ],
+)
+def test_a_written_shape_is_the_shape(written: dict[str, Any], what: str) -> None:
+    body = "    h = ln(x @ W + b)"
+    check(cell(body, written={"x": ("3",), "h": ("units",), "W": ("3", "units"), "b": ("units",), "ln": ("units",)}))
+    with pytest.raises(EquationError) as caught:
+        check(cell(body, written=written))
+    assert what in str(caught.value)
+
+
 SEQUENCE = {"bn": Norm(kind="batch", features=5, epsilon=1e-3, scope="sequence", source="batch")}
 MISFITS: list[tuple[str, dict[str, Any], str, str]] = [
     ("    h = x @ V", {}, at(2, 13), "V is not an input"),
@@ -310,6 +328,7 @@ MISFITS: list[tuple[str, dict[str, Any], str, str]] = [
     ("    h = reshape(h, shape=(-1, -1))", {}, at(2, 9), "at most one"),
     ("    h = reshape(h, shape=(-2, -3))", {}, at(2, 9), "takes sizes"),
     ("    h = reshape(h, shape=0)", {}, at(2, 9), "takes sizes"),
+    ("    h = h + reshape(rate, shape=1)", {}, at(2, 13), "reshape of a number"),
     ("    h = transpose(h)", {}, at(2, 9), "two axes"),
     ("    h = concat(x, W)", {}, at(2, 9), "same number of axes"),
     ("    a, h = split(x, 2)", {}, at(2, 12), "equal pieces"),

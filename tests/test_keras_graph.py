@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from keras_oracle import FORMS, assert_same
 
+from normconvert.errors import Unsupported
 from normconvert.sources import plan, read
 
 pytestmark = pytest.mark.framework
@@ -156,3 +157,79 @@ def test_recipes_of_graphs(keras: Any, tmp_path: Path) -> None:
     assert (again.inputs, again.outputs, sorted(map(str, again.nodes))) == (
         first.inputs, first.outputs, sorted(map(str, first.nodes)),
     )  # fmt: skip
+
+
+def test_operations_on_axes(keras: Any, tmp_path: Path) -> None:
+    layers = keras.layers
+    tf = pytest.importorskip("tensorflow") if keras.__name__ == "tf_keras" else None
+    given = layers.Input((7, 3))
+    x = layers.GRU(4, return_sequences=True)(given)
+    if tf is not None:
+        made = [
+            tf.expand_dims(x, 1), tf.squeeze(tf.expand_dims(x, 2), 2), tf.reshape(x, (-1, 28)), tf.nn.leaky_relu(x),
+            tf.concat([x, 2.0 * x], axis=-1), tf.stack([x, -x], axis=1), tf.transpose(x, (0, 2, 1)), tf.nn.gelu(x),
+            tf.reduce_mean(x, axis=1), tf.reduce_max(x, axis=-1, keepdims=True), tf.reduce_sum(x, axis=[1, 2]),
+            tf.nn.softmax(x, axis=1), tf.math.reduce_std(x, axis=1), tf.matmul(x, x, transpose_b=True), x**2,
+            x / (tf.exp(x) + 1.0), tf.maximum(x, 0.1), tf.clip_by_value(x, -0.2, 0.3), 1.0 / (x + 3.0),
+        ]  # fmt: skip
+    else:
+        ops = keras.ops
+        made = [
+            ops.expand_dims(x, 1), ops.squeeze(ops.expand_dims(x, 2), 2), ops.reshape(x, (-1, 28)), ops.leaky_relu(x),
+            ops.concatenate([x, 2.0 * x], axis=-1), ops.stack([x, -x], axis=1), ops.transpose(x, (0, 2, 1)),
+            ops.gelu(x), ops.mean(x, axis=1), ops.max(x, axis=-1, keepdims=True), ops.sum(x, axis=[1, 2]),
+            ops.softmax(x, axis=1), ops.std(x, axis=1), ops.var(x, axis=[1, 2]), ops.matmul(x, ops.swapaxes(x, 1, 2)),
+            x**2, x / (ops.exp(x) + 1.0), ops.maximum(x, 0.1), ops.clip(x, -0.2, 0.3), 1.0 / (x + 3.0),
+        ]  # fmt: skip
+    assert_same(keras.Model(given, made), tmp_path)
+
+
+def test_slices(keras: Any, tmp_path: Path) -> None:
+    layers = keras.layers
+    given = layers.Input((None, 3))
+    x = layers.LSTM(5, return_sequences=True)(given)
+    made = [x[:, -1], x[:, 0, :], x[:, 2:, :], x[:, :, 1:4], x[..., :2], x[:, -3:], x[:, ::-1], x[:, -2, 1:]]
+    forms = FORMS if keras.__name__ == "keras" else (".h5",)  # tf_keras cannot write `...` as JSON
+    read_model = assert_same(keras.Model(given, made), tmp_path, forms=forms)
+    text = plan(tmp_path / "model.h5").recipe
+    (tmp_path / "model.toml").write_text(text)
+    again = read(tmp_path / "model.h5", recipe=tmp_path / "model.toml").model
+    assert [again.layers[node.layer] for node in again.nodes] == [read_model.layers[n.layer] for n in read_model.nodes]
+
+
+@pytest.mark.parametrize("cut", ["batch", "step", "new axis"])
+def test_slices_that_are_refused(keras: Any, cut: str, tmp_path: Path) -> None:
+    given = keras.layers.Input((6, 3))
+    x = keras.layers.LSTM(5, return_sequences=True)(given)
+    made = {"batch": lambda: x[1:, :], "step": lambda: x[:, ::2], "new axis": lambda: x[:, None]}[cut]()
+    path = tmp_path / "model.h5"
+    keras.Model(given, made).save(path)
+    with pytest.raises(Unsupported, match="getitem"):
+        read(path)
+
+
+def test_values_joined_with_an_unmasked_value(keras: Any, tmp_path: Path) -> None:
+    layers = keras.layers
+    words = layers.Input((None,), dtype="int32")
+    x = layers.Embedding(5, 4, mask_zero=True)(words)
+    free = layers.Conv1D(4, 3, padding="same")(x)
+    joined = layers.Concatenate()([free, layers.LSTM(4, return_sequences=True)(x)])
+    assert_same(keras.Model(words, layers.GRU(3)(joined)), tmp_path)
+
+
+def test_renamed_layers_are_matched_by_order(tmp_path: Path) -> None:
+    keras = pytest.importorskip("tf_keras")
+
+    def model(*names: str) -> Any:
+        a, b, c = names
+        layers = keras.layers
+        chain = [layers.Input((None, 3)), layers.LSTM(4, name=a), layers.Dropout(0.1), layers.Dense(4, name=b)]
+        return keras.Sequential([*chain, layers.Dense(2, name=c)])
+
+    written, described = model("lstm_1", "dense_1", "dense_2"), model("lstm_7", "dense_2", "dense_3")
+    written.save_weights(tmp_path / "weights.h5")
+    (tmp_path / "model.json").write_text(described.to_json())
+    found = read(tmp_path / "weights.h5", config=tmp_path / "model.json").model
+    for name, stored in zip(("dense_2", "dense_3"), written.layers[-2:], strict=True):
+        np.testing.assert_array_equal(found.weights[f"{name}.kernel"], stored.kernel.numpy())
+    assert any("matched by order" in note for note in found.provenance.notes)

@@ -267,3 +267,18 @@ def as_cudnn(model: Any, path: Path) -> Path:
             arrays["bias:0"] = biases
         file.attrs["model_config"] = json.dumps(config)
     return path
+
+
+def test_cudnn_layers_in_both_forms(tmp_path: Path) -> None:
+    keras = pytest.importorskip("tf_keras")
+    from tf_keras.src.layers.rnn.cudnn_gru import CuDNNGRU
+    from tf_keras.src.layers.rnn.cudnn_lstm import CuDNNLSTM
+
+    chain = [keras.layers.Input((None, 3)), CuDNNLSTM(5, return_sequences=True, name="a"), CuDNNGRU(4, name="b")]
+    model = randomise(keras.Sequential(chain))
+    model.save(tmp_path / "model.h5")
+    model.save(tmp_path / "model.keras")
+    legacy, tree = (read(tmp_path / f"model{form}").model for form in (".h5", ".keras"))
+    assert legacy.weights.keys() == tree.weights.keys()
+    for name, array in legacy.weights.items():
+        np.testing.assert_array_equal(tree.weights[name], array)

@@ -157,6 +157,34 @@ def test_what_appears_in_the_meantime_is_not_overwritten(tmp_path: Path) -> None
     assert final.read_text() == "precious"
 
 
+def test_what_the_user_put_into_our_folder_is_kept(tmp_path: Path) -> None:
+    write_folder(tmp_path / "out")
+    (tmp_path / "out" / "thesis.txt").write_text("precious")
+    with pytest.raises(UsageError, match="not all of it"), staged(place(tmp_path / "out", "torch", overwrite=True)):
+        pass
+
+
+@pytest.mark.parametrize("name", [".", ".."])
+def test_a_place_needs_a_name(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match="name"), staged(place(Path(name), "torch", overwrite=True), keep_failed=True):
+        pass
+
+
+def test_the_source_is_never_replaced(tmp_path: Path) -> None:
+    write_folder(tmp_path / "out")
+    inside = tmp_path / "out" / "model.safetensors"
+    inside.touch()
+    with pytest.raises(UsageError, match="the source is there"):
+        destination(inside, "torch", tmp_path / "out", overwrite=True)
+    with pytest.raises(UsageError, match="the source is there"):
+        destination(inside, "ir", inside, overwrite=True)
+
+
+def test_a_folder_may_have_a_dot(tmp_path: Path) -> None:
+    assert destination(Path("net.h5"), "torch", Path("model-v1.2")).target.name == "torch"
+
+
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="does not exist"), staged(place(tmp_path / "no" / "out")):
         pass

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from normconvert.interpreter.cell import step
 from normconvert.ir.cell import Cell, State
@@ -113,6 +115,20 @@ RECOGNISED: dict[str, tuple[Cell, str | None]] = {
         cell_of(LSTM.replace("sigmoid(i)", "(1 - sigmoid(f))"), shapes(4, "b"), "ch", bias_f=0.7),
         None,
     ),
+    "no: forget gate of another function": (
+        cell_of(LSTM.replace("sigmoid(f + bias_f)", "tanh(f + bias_f)"), shapes(4, "b"), "ch", bias_f=0.7),
+        None,
+    ),
+    "no: clipped cell": (
+        cell_of(LSTM.replace("tanh(c)", "tanh(clip(c, -3, 3))"), shapes(4, "b"), "ch", bias_f=0.7),
+        None,
+    ),
+    "no: input gate scaled": (
+        cell_of(LSTM.replace("sigmoid(i)", "0.5 * sigmoid(i)"), shapes(4, "b"), "ch", bias_f=0.7),
+        None,
+    ),
+    "no: one gate for both terms": (cell_of(GRU + "h = z * h + z * n", shapes(3, "b", "b_h")), None),
+    "no: weights of the terms sum to 2": (cell_of(GRU + "h = z * h + (2 - z) * n", shapes(3, "b", "b_h")), None),
     "no: zoneout": (cell_of("h = 0.9 * tanh(x @ W + h @ U) + 0.1 * h", shapes(1)), None),
     "no: gates of another input": (
         cell_of(
@@ -169,8 +185,36 @@ def native_step(fused: Fused, x: Array, h: Array, c: Array) -> tuple[Array, ...]
 
 @pytest.mark.parametrize("name", [name for name, (_, kind) in RECOGNISED.items() if kind])
 def test_native_arrays_compute_the_same_step(name: str) -> None:
+    assert_native_step_is_the_same(RECOGNISED[name][0])
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    order=st.permutations("ifgo"),
+    functions=st.tuples(*[st.sampled_from(["sigmoid", "tanh"])] * 4),
+    forget_bias=st.sampled_from([0.0, 0.7, -2.0]),
+)
+def test_an_lstm_is_recognised_whatever_its_order(
+    order: list[str], functions: tuple[str, ...], forget_bias: float
+) -> None:
+    """And nothing else is: the gates must be sigmoids, and one of the two written factors a tanh."""
+    forget, write, candidate, output = functions
+    cell = cell_of(
+        f"{', '.join(order)} = split(x @ W + h @ U + b, 4)\n"
+        f"c = {forget}(f + bias_f) * c + {write}(i) * {candidate}(g)\n"
+        f"h = {output}(o) * tanh(c)",
+        shapes(4, "b"),
+        "ch",
+        bias_f=forget_bias,
+    )
+    plain = forget == output == "sigmoid" and {write, candidate} == {"sigmoid", "tanh"}
+    assert (recognise(cell) is not None) == plain
+    if plain:
+        assert_native_step_is_the_same(cell)
+
+
+def assert_native_step_is_the_same(cell: Cell) -> None:
     """To 1e-14 in float64 although the arrays are float32: nothing was rounded, not even b + 0.7."""
-    cell, _ = RECOGNISED[name]
     weights = arrays(cell)
     plain = recognise(cell)
     assert plain is not None

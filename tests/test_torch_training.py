@@ -63,6 +63,18 @@ def test_training_normalises_with_the_batch(tmp_path: Path) -> None:
     assert worst_error(model, module, values_for(model, 5, 6)) < 1e-12
 
 
+@pytest.mark.parametrize("name", ["batch norm, shared", "batch norm, per step"])
+def test_a_layer_that_is_not_trainable_keeps_its_statistics(name: str, tmp_path: Path) -> None:
+    """As Keras does: it then also normalises with them in training."""
+    cell = CASES[name].cell
+    model = model_of(Recurrent(cell=cell, return_sequences=True, trainable=False), arrays(cell))
+    module = build(model, tmp_path / "model").train()
+    before = {key: value.clone() for key, value in module.state_dict().items()}
+    assert worst_error(model, module, values_for(model, 5, 6)) < 1e-12
+    assert all(torch.equal(value, before[key]) for key, value in module.state_dict().items())
+    assert not any(parameter.requires_grad for parameter in module.parameters())
+
+
 @pytest.mark.parametrize("rate", ["dropout", "recurrent_dropout"])
 @pytest.mark.parametrize("plain", [True, False])
 def test_dropout_of_a_cell(rate: str, plain: bool, tmp_path: Path) -> None:

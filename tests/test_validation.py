@@ -15,6 +15,7 @@ from models_by_hand import FEATURES, STEPS, embedded, masked_stack, write_keras_
 from normconvert.artefacts import runner_for
 from normconvert.ir.layers import (
     Activation,
+    Attention,
     BatchNormalization,
     Convolution,
     Dense,
@@ -22,16 +23,27 @@ from normconvert.ir.layers import (
     LengthMask,
     Recurrent,
     Standardization,
+    UnitNormalization,
 )
 from normconvert.ir.model import Array, Input, Model, Node
 from normconvert.runtimes.interpreted import Interpreted
 from normconvert.runtimes.keras_source import KerasSource
 from normconvert.runtimes.runner import Case, Outputs, Precision, RunError
+from normconvert.runtimes.torch_folder import TorchFolder
 from normconvert.sources import read
 from normconvert.targets import TARGETS
+from normconvert.targets.torch import observations, write_folder
 from normconvert.validation.equivalence import prove
 from normconvert.validation.inputs import make_cases, unexercised
-from normconvert.validation.measure import LEAST_GROWTH, UNIT_32, difference, floors, function_bounds, scales
+from normconvert.validation.measure import (
+    LEAST_GROWTH,
+    ROUNDING_MULTIPLE,
+    UNIT_32,
+    difference,
+    floors,
+    function_bounds,
+    scales,
+)
 from normconvert.validation.report import Report, to_json
 
 
@@ -259,9 +271,42 @@ class TestVerdict:
         assert not report.equivalent
         assert "leaves the range of float32 for every input" in report.reasons[0]
 
-    def test_an_output_that_is_never_a_number_is_said(self) -> None:
+    def test_an_output_that_is_never_a_number_proves_nothing(self) -> None:
         lost = dense_model(weights={**dense_model().weights, "d.bias": np.float32([np.nan, np.nan])})
-        assert "same number for every input" in prove(lost, Interpreted(lost)).notes[0]
+        report = prove(lost, Interpreted(lost))
+        assert not report.equivalent
+        assert "nowhere a finite number" in report.reasons[0]
+
+    def test_an_epsilon_that_only_small_values_meet_is_found(self) -> None:
+        def model(epsilon: float) -> Model:
+            return dense_model(
+                layers={"unit": UnitNormalization(epsilon=epsilon), "d": Dense()},
+                nodes=(Node("unit", "unit", ("x",)), Node("d", "d", ("unit",))),
+            )
+
+        report = prove(model(1e-12), Interpreted(model(1.001e-12)))
+        assert report.worst_layer is not None
+        assert report.worst_layer.name == "unit"
+        assert "narrow" in report.worst_layer.case
+
+    @pytest.mark.parametrize("seed", range(4))
+    def test_a_sharp_softmax_is_no_false_alarm(self, seed: int, tmp_path: Path) -> None:
+        """Two right programs are far apart in float32 where scores of several hundred almost tie."""
+        random = np.random.default_rng(seed)
+        weights = {"d.kernel": (4, 8), "d.bias": (8,), "o.kernel": (8, 3), "o.bias": (3,)}
+        model = Model(
+            name="sharp",
+            inputs=(Input("x", (None, 4)),),
+            outputs=("o",),
+            layers={"d": Dense(activation=Activation("tanh")), "a": Attention(use_scale=True), "o": Dense()},
+            nodes=(Node("d", "d", ("x",)), Node("a", "a", ("d", "d")), Node("o", "o", ("a",))),
+            weights={name: random.standard_normal(shape).astype(np.float32) for name, shape in weights.items()}
+            | {"a.scale": np.float32(200)},
+        )
+        write_folder(model, tmp_path)
+        report = prove(model, TorchFolder(tmp_path, model.inputs, observations(model)))
+        assert report.equivalent
+        assert report.outputs[0].rounding_multiple < ROUNDING_MULTIPLE / 2
 
     def test_dropouts_are_the_identity(self) -> None:
         model = dense_model(

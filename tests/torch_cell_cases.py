@@ -192,6 +192,15 @@ CASES |= {
     ),
     "convolutional": Case(CONV_LSTM, {"return_state": True}),
     "two inputs, learned start, odd functions": Case(MANY, {"return_state": True}),
+    "parameters stored in another shape": Case(
+        cell_of(
+            "cell folded(x; h):\n    W = reshape(flat, shape=(3, -1))\n"
+            "    h = tanh(x @ W + h @ reshape(recurrent, shape=(7, 7)) + reshape(row, shape=7))",
+            flat=(21,),
+            recurrent=(49,),
+            row=(1, UNITS),
+        )
+    ),
 }
 
 GRU_AFTER = cell_of(

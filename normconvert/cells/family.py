@@ -161,6 +161,7 @@ class Family(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             },
             constants=chosen,
             norms={name: self._norm(name, f, sizes) for name, f in norms.items() if name not in absent},
+            written=self._written(norms, absent, states=bool(equations.states)),
             family=self.name,
         )
         check(cell)
@@ -212,6 +213,14 @@ class Family(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             return msgspec.convert(resolved, Norm)
         except msgspec.ValidationError as error:
             raise UsageError(f"the norm {name} is declared wrongly: {error}", where=f"cell {self.name}") from None
+
+    def _written(
+        self, norms: Mapping[str, Mapping[str, Any]], absent: set[str], *, states: bool
+    ) -> dict[str, tuple[str, ...]]:
+        """The declared shapes as this file writes them."""
+        declared = {**self.inputs, **(self.states if states else {}), **self.parameters}
+        declared |= {name: (fields["features"],) for name, fields in norms.items()}
+        return {name: tuple(map(str, shape)) for name, shape in declared.items() if name not in absent}
 
     def _resolve(self, shape: tuple[Size, ...], sizes: Mapping[str, int]) -> tuple[int, ...]:
         try:

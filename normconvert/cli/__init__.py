@@ -9,12 +9,13 @@ from typing import Any
 
 import click
 
-from normconvert.cli.lazy import LazyGroup
+from normconvert.cli.lazy import NO_READER, LazyGroup
 from normconvert.cli.output import printable
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 _INTERRUPTED = 130
 _TERMINATED = 143
+_LONGEST = 1000
 
 
 @click.group(cls=LazyGroup, context_settings=CONTEXT)
@@ -25,11 +26,13 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line and end the process: an error of ours becomes one line and its exit code."""
-    from normconvert.errors import NormconvertError
+    from normconvert.errors import CorruptFile, NormconvertError
 
     signal.signal(signal.SIGTERM, _stop)
     try:
         cli.main(prog_name="normconvert", standalone_mode=False)
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except NormconvertError as error:
         fail(str(error), error.exit_code)
     except click.exceptions.Abort:
@@ -43,14 +46,35 @@ def main() -> None:
     except click.ClickException as error:
         fail(error.format_message(), error.exit_code)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has gone: nothing left to say
-        sys.exit(_TERMINATED)
+        _silence()
+        sys.exit(NO_READER)
+    except MemoryError:
+        fail("the model needs more memory than there is", CorruptFile.exit_code)
+    except SystemExit as end:
+        if not isinstance(end.__context__, BrokenPipeError):
+            raise
+        _silence()
+        sys.exit(NO_READER)
+    except OSError as error:
+        _silence()
+        fail(
+            f"{error.filename or 'the output'}: cannot be read or written ({error.strerror})",
+            click.UsageError.exit_code,
+        )
 
 
 def fail(message: str, exit_code: int) -> None:
-    """Print one line on standard error and end the process."""
-    click.echo("error: " + printable(" ".join(message.split())), err=True)
+    """Print one line on standard error and end the process; of a very long message the beginning and the end."""
+    line = printable(" ".join(message.split()))
+    if len(line) > _LONGEST:
+        line = f"{line[: _LONGEST // 2]} ... {line[-_LONGEST // 2 :]}"
+    click.echo(f"error: {line}", err=True)
     sys.exit(exit_code)
+
+
+def _silence() -> None:
+    """Nothing more goes to standard output, what is still buffered neither."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _stop(*_: Any) -> None:

@@ -27,7 +27,7 @@ def _convert(
         kept = None if error.kept is None else str(error.kept)
         output.document({"output": None, "kept": kept, "report": to_json(error.report)})
         raise
-    output.warnings(done.warnings)
+    output.remarks(done.model.provenance)
     output.result(f"{done.output}{'/' if done.output.is_dir() else ''}")
     if done.report is not None:
         from normconvert.cli.tables import print_report
@@ -35,7 +35,13 @@ def _convert(
         print_report(done.report, output)
     report = None if done.report is None else to_json(done.report)
     output.document(
-        {"output": str(done.output), "target": done.target, "warnings": list(done.warnings), "report": report}
+        {
+            "output": str(done.output),
+            "target": done.target,
+            "notes": list(done.notes),
+            "warnings": list(done.warnings),
+            "report": report,
+        }
     )
 
 
@@ -87,7 +93,12 @@ command: click.Command = click.command(
     _with_options(
         _run,
         click.option(
-            "--to", default="torch", metavar="TARGET", show_default=True, help=f"One of {', '.join(TARGETS)}."
+            "--to",
+            default="torch",
+            metavar="TARGET",
+            show_default=True,
+            shell_complete=lambda _, __, begun: [name for name in TARGETS if name.startswith(begun)],
+            help=f"One of {', '.join(TARGETS)}.",
         ),
         from_format,
     )

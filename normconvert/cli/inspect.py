@@ -30,5 +30,5 @@ def command(source: Path, output: Output, **reading: Any) -> None:
         summary = api.inspect(source, **reading)
     if not output.as_json:
         print_summary(summary)
-    output.warnings(summary.provenance.notes)
+    output.remarks(summary.provenance)
     output.document(to_json(summary))

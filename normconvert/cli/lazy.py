@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from importlib import import_module
+from typing import Any
 
 import click
+
+NO_READER = 141
+"""Exit code where standard output is a pipe that nobody reads any more."""
 
 SOURCES = ("keras",)
 TARGETS = ("torch", "torchscript", "export", "ir")
@@ -39,6 +43,13 @@ class LazyGroup(click.Group):
             command: click.Command = import_module(f"normconvert.cli.{cmd_name}").command
             return command
         return None
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; click itself would end with 1, the code of a failed proof, where the reader has gone."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            raise SystemExit(NO_READER) from None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands without importing them."""

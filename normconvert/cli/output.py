@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from normconvert.ir.model import Provenance
 
 
 def printable(text: str) -> str:
@@ -25,7 +28,7 @@ class Output:
     Attributes:
         as_json: one JSON document on standard output, and nothing else there.
         verbose: how often `-v` was given.
-        quiet: no progress and no warnings.
+        quiet: no progress, notes or warnings.
     """
 
     as_json: bool = False
@@ -42,11 +45,12 @@ class Output:
         if self.as_json:
             click.echo(json.dumps(value, indent=2, allow_nan=False))
 
-    def warnings(self, sentences: Iterable[str]) -> None:
-        """One line each on standard error."""
+    def remarks(self, provenance: Provenance) -> None:
+        """What was assumed (`note:`), and what makes the result doubtful (`warning:`), a line each on stderr."""
         if not self.quiet:
-            for sentence in sentences:
-                click.echo(f"warning: {printable(sentence)}", err=True)
+            for kind, sentences in (("note", provenance.notes), ("warning", provenance.warnings)):
+                for sentence in sentences:
+                    click.echo(f"{kind}: {printable(sentence)}", err=True)
 
     @contextmanager
     def progress(self) -> Iterator[Callable[[str], None]]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from normconvert.interpreter.functions import FUNCTIONS
+from normconvert.interpreter.functions import FUNCTIONS, PER_SAMPLE
 from normconvert.interpreter.norms import normalise
 from normconvert.ir.cell import Cell
 from normconvert.ir.expressions import Binary, Call, Expression, Index, Name, Negate, Number, names_in, next_value
@@ -152,8 +152,10 @@ class _Evaluator:
         options: dict[str, Any] = {**INFO[call.function].options, **dict(call.options)}
         if "axis" in options:
             options["axis"] = _numpy_axis(options["axis"], batched)
-        result = FUNCTIONS[call.function](*(argument.array for argument in arguments[:count]), *numbers, **options)
-        return Tensor(result, batched)
+        arrays = [argument.array for argument in arguments[:count]]
+        if not batched and call.function in PER_SAMPLE:
+            return Tensor(FUNCTIONS[call.function](arrays[0][None], *arrays[1:], *numbers, **options)[0])
+        return Tensor(FUNCTIONS[call.function](*arrays, *numbers, **options), batched)
 
 
 def _numpy_axis(axis: Any, batched: bool) -> int:

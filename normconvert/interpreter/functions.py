@@ -230,6 +230,9 @@ def _like(x: Array, value: float) -> Array:
 ALONG_AXIS = {"softmax", "log_softmax", "sparsemax", "cumsum", "sum", "mean", "max", "min", "glu", "split", "concat"}
 """The functions that take `axis`."""
 
+PER_SAMPLE = {"reshape", "conv"}
+"""The functions that take the first axis of their first array for the batch, whatever it is."""
+
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     "sigmoid": sigmoid,
     "tanh": np.tanh,

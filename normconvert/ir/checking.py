@@ -7,6 +7,8 @@ sample. Parameters and numbers are not, and may have fewer axes than what they a
 from __future__ import annotations
 
 import keyword
+from collections.abc import Mapping
+from itertools import zip_longest
 
 from normconvert.errors import EquationError
 from normconvert.ir.cell import Cell
@@ -26,6 +28,7 @@ from normconvert.ir.expressions import (
 from normconvert.ir.function_shapes import RULES, per_axis
 from normconvert.ir.functions import FUNCTIONS, FunctionInfo
 from normconvert.ir.norm import Norm
+from normconvert.ir.sizes import parse_size
 from normconvert.ir.values import Shape, Value, broadcast, show, suggestion
 
 __all__ = ["Shape", "Value", "analyse", "broadcast", "check", "per_axis"]
@@ -84,6 +87,25 @@ def _check_declarations(cell: Cell) -> None:
     for name, norm in cell.norms.items():
         for fault in norm.faults():
             raise EquationError(fault, where=f"norm {name}")
+    _check_written(cell, {**shapes, **{name: (norm.features,) for name, norm in cell.norms.items()}})
+
+
+def _check_written(cell: Cell, shapes: Mapping[str, Shape]) -> None:
+    """What is written with the names of sizes must be the shapes themselves."""
+    for name, texts in cell.written.items():
+        where = f"written shape of {name}"
+        if name not in shapes:
+            raise EquationError(f"{name} is not an input, a state, a parameter or a norm", where=where)
+        try:
+            written = tuple(parse_size(text).resolve(cell.dims) for text in texts)
+        except KeyError as error:
+            remedy = suggestion(error.args[0], cell.dims)
+            raise EquationError(f"{error.args[0]} is not the name of a size", where=where, remedy=remedy) from None
+        pairs = zip_longest(shapes[name], written, fillvalue=0)
+        if any(size not in (None, given) for size, given in pairs):
+            raise EquationError(
+                f"[{', '.join(texts)}] is {show(written)}, the shape is {show(shapes[name])}", where=where
+            )
 
 
 def _is_identifier(name: str) -> bool:

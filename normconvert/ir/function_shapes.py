@@ -85,6 +85,8 @@ def _transpose(call: Call, values: list[Value], options: Options) -> Value:
 
 def _reshape(call: Call, values: list[Value], options: Options) -> Value:
     (value,) = values
+    if not value.shape and not value.batched:
+        raise mistake("reshape of a number: numbers fit every shape as they are", call.position)
     wanted = options["shape"]
     shape = wanted if isinstance(wanted, tuple) else (wanted,)
     if not all(_is_whole(size) and (size > 0 or size == -1) for size in shape) or shape.count(-1) > 1:

@@ -513,3 +513,10 @@ AnyLayer = Union[
     Bidirectional,
     Formula,
 ]
+
+
+def recurrent_parts(layer: AnyLayer) -> tuple[Recurrent, ...]:
+    """The recurrent layers in a layer: itself, its two directions, or none."""
+    if isinstance(layer, Bidirectional):
+        return layer.forward, layer.backward
+    return (layer,) if isinstance(layer, Recurrent) else ()

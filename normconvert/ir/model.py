@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import msgspec
@@ -60,6 +60,7 @@ class Provenance(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
         framework: name and version that wrote the file, as far as it says.
         options: what the user decided, as given on the command line or in a recipe.
         notes: what the reader assumed or left out, one sentence each.
+        warnings: what makes the result doubtful whatever the reader did, one sentence each.
     """
 
     source: str = ""
@@ -68,6 +69,7 @@ class Provenance(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
     framework: str = ""
     options: dict[str, str] = {}
     notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -94,11 +96,6 @@ class Model:
     def layer_weights(self, layer: str) -> dict[str, Array]:
         """The arrays of one layer by their names relative to it."""
         return {name: self.weights[f"{layer}.{name}"] for name in self.layers[layer].weight_names()}
-
-    def with_notes(self, *notes: str) -> Model:
-        """The same model with sentences added to its provenance."""
-        provenance = msgspec.structs.replace(self.provenance, notes=(*self.provenance.notes, *notes))
-        return replace(self, provenance=provenance)
 
 
 def value_name(node: str, output: int = 0) -> str:

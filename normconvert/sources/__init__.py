@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from normconvert.errors import Unsupported, UsageError
+from normconvert.errors import CorruptFile, Unsupported, UsageError
 from normconvert.sources.reading import Assumption, Plan, ReadResult, TensorUse
 
 __all__ = ["FORMATS", "Assumption", "Format", "Plan", "ReadResult", "TensorUse", "detect", "plan", "read"]
@@ -79,20 +79,39 @@ def detect(path: Path) -> str:
     """The name of a file's format.
 
     Raises:
-        UsageError: no such file.
+        UsageError: no such file, or none that can be read.
+        CorruptFile: it is empty.
         Unsupported: none of the known formats.
     """
-    if not path.exists():
-        raise UsageError("no such file", where=str(path))
-    start = b""
-    if path.is_file():
-        with path.open("rb") as stream:
-            start = stream.read(16)
+    start = _start(path)
     for name, known in FORMATS.items():
         if known.matches(path, start):
             return name
     titles = "; ".join(known.title for known in FORMATS.values())
     raise Unsupported("the format of the file is not known", where=path.name, remedy=f"Known: {titles}")
+
+
+def _start(path: Path) -> bytes:
+    """The first bytes of a file, none of a folder.
+
+    Raises:
+        UsageError: nothing is there, it cannot be opened, or it is a device or a pipe, which could be endless.
+        CorruptFile: it is empty.
+    """
+    if not path.exists():
+        raise UsageError("no such file", where=str(path))
+    if path.is_dir():
+        return b""
+    if not path.is_file():
+        raise UsageError("not a regular file", where=str(path), remedy="Copy its content to one")
+    try:
+        with path.open("rb") as stream:
+            start = stream.read(16)
+    except OSError as error:
+        raise UsageError(f"cannot be read ({error.strerror})", where=str(path)) from None
+    if not start:
+        raise CorruptFile("the file is empty", where=path.name, remedy="Take it from its source again")
+    return start
 
 
 def read(
@@ -137,6 +156,7 @@ def plan(
 
 def _format(path: Path, name: str | None) -> Format:
     name = name or detect(path)
+    _start(path)
     if name not in FORMATS:
         raise UsageError(f"there is no source format {name}", remedy=f"Known: {', '.join(FORMATS)}")
     return FORMATS[name]

@@ -32,8 +32,9 @@ def _sections(summary: Summary, report: Report | None) -> Iterator[str]:
     yield "## Use\n\n```python\nfrom model import load\n\nmodule = load()  # in eval mode\n" + _call(summary) + "\n```"
     yield "## Layers\n\n" + _table(summary)
     yield "## Equivalence\n\n" + _equivalence(report)
-    if provenance.notes:
-        yield "## To know\n\n" + "\n".join(f"- {_plain(note)}" for note in provenance.notes)
+    remarks = [*(f"Warning: {_plain(warning)}" for warning in provenance.warnings), *map(_plain, provenance.notes)]
+    if remarks:
+        yield "## To know\n\n" + "\n".join(f"- {remark}" for remark in remarks)
 
 
 def _origin(summary: Summary) -> Iterator[str]:
@@ -110,7 +111,7 @@ def _equivalence(report: Report | None) -> str:
 
 def _plain(text: str) -> str:
     """Text from a file, so that it cannot break the table or be taken for markup."""
-    flat = " ".join(text.split())
+    flat = "".join(each for each in " ".join(text.split()) if each.isprintable())
     return "".join(f"\\{each}" if each in "|`<>[]*_#!\\" and each not in "_[]" else each for each in flat)
 
 

@@ -23,6 +23,7 @@ from normconvert.validation.judging import (
     misread_reasons,
 )
 from normconvert.validation.layers import compare_layers, first_difference
+from normconvert.validation.perturbation import perturbed
 from normconvert.validation.report import Report
 
 Progress = Callable[[str], None]
@@ -59,6 +60,8 @@ def prove(
     reference = interpreter.run(cases, "float64")
     progress("interpreter, float32")
     interpreted = interpreter.run(cases, "float32")
+    progress("interpreter, weights rounded once more")
+    moved = [Interpreted(each).run(cases, "float32") for each in perturbed(model)]
     from_source, source_note = _source_outputs(source, source_note, cases, progress)
     progress(f"{target.title}, float32")
     rounded = target.run(cases, "float32")
@@ -69,7 +72,7 @@ def prove(
     exact, function_note = _exact_outputs(target, cases)
     source_exact = None if source is None or from_source is None else _exact_outputs(source, cases)[0]
 
-    runs = Runs(reference, interpreted, rounded, exact, from_source, source_exact)
+    runs = Runs(reference, interpreted, moved, rounded, exact, from_source, source_exact)
     results = [judge_output(name, n, cases, runs) for n, name in enumerate(model.outputs)]
     outputs = tuple(summary for summary, _ in results)
     details = tuple(case for _, per_case in results for case in per_case)

@@ -9,13 +9,7 @@ import msgspec
 import numpy as np
 
 from normconvert.errors import NormconvertError
-from normconvert.ir.layers import (
-    Attention,
-    Bidirectional,
-    GlobalPooling,
-    MultiHeadAttention,
-    Recurrent,
-)
+from normconvert.ir.layers import Attention, GlobalPooling, MultiHeadAttention, recurrent_parts
 from normconvert.ir.model import Array, Model
 from normconvert.ir.shapes import infer
 from normconvert.runtimes.runner import Case
@@ -23,6 +17,9 @@ from normconvert.validation.roles import Role, role_of
 
 SPREAD = 4.0
 """Factor on the inputs of one case, which drives saturating functions and clips to their limits."""
+
+NARROW = 2.0**-24
+"""Factor on the inputs of one case: values so small that the epsilon of a normalisation outweighs them."""
 
 _LENGTHS = (1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 13, 16, 17, 23, 29, 32, 37, 64, 67, 128, 131, 256, 263, 512, 521, 1024)
 _PAST_END = 3
@@ -64,17 +61,18 @@ def unexercised(model: Model) -> tuple[str, ...]:
 
 
 def _cases(model: Model, roles: Mapping[str, Role]) -> Iterator[Case]:
-    short, middle, long, *past_end = _lengths(model)
+    shortest, short, middle, long, *past_end = _lengths(model)
     draws = [
         _Draw("plain", 20, 3, (middle,)),
         _Draw("short", 21, 1, (short,)),
         _Draw("long", 22, 5, (long,)),
         _Draw("wide inputs", 23, 3, (middle,), spread=SPREAD),
+        _Draw("narrow inputs", 25, 3, (middle,), spread=NARROW),
         *(_Draw("past the last row of statistics", 24, 2, (length,)) for length in past_end),
     ]
     if any(role.mask_nodes for role in roles.values()):
         draws += [_Draw(f"{place} padding", 30, 4, (middle,), padding=place) for place in PADDINGS]
-    draws.append(_Draw("two calls in sequence", 40, 3, (middle, short)))
+    draws.append(_Draw("calls in sequence", 40, 3, (middle, short, shortest)))
     for draw in draws:
         yield _case(model, roles, draw)
 
@@ -126,12 +124,12 @@ meaning (an average or attention over no step at all has none)."""
 
 
 def _lengths(model: Model) -> list[int]:
-    """A short, a middle and a long usable length, then lengths past the end of per-step statistics.
+    """The shortest, a short, a middle and a long usable length, then lengths past the end of per-step statistics.
 
     Zeros where no input has an axis of free size.
     """
     if all(None not in declared.shape for declared in model.inputs):
-        return [0, 0, 0]
+        return [0, 0, 0, 0]
     usable = [length for length in _LENGTHS if _fits(model, length)]
     if not usable:
         raise NormconvertError(
@@ -145,20 +143,14 @@ def _lengths(model: Model) -> list[int]:
     longer = [length for length in usable if length >= 4 * usable[0]]
     middle = next((length for length in longer if length >= 7), usable[-1])
     long = next((length for length in longer if length >= 3 * middle), usable[-1])
-    return [usable[min(1, len(usable) - 1)], middle, long, *sorted(n for n in past if _fits(model, n))]
+    return [usable[0], usable[min(1, len(usable) - 1)], middle, long, *sorted(n for n in past if _fits(model, n))]
 
 
 def _row_counts(model: Model) -> set[tuple[int, bool]]:
     """Rows of per-step statistics, and whether a sequence may be longer."""
-    cells = [part.cell for layer in model.layers.values() for part in _recurrent_parts(layer)]
+    cells = [part.cell for layer in model.layers.values() for part in recurrent_parts(layer)]
     norms = [norm for cell in cells for norm in cell.norms.values()]
     return {(norm.steps, norm.past_end != "error") for norm in norms if norm.steps is not None}
-
-
-def _recurrent_parts(layer: object) -> Sequence[Recurrent]:
-    if isinstance(layer, Bidirectional):
-        return layer.forward, layer.backward
-    return (layer,) if isinstance(layer, Recurrent) else ()
 
 
 def _concrete(shape: Sequence[int | None], length: int) -> tuple[int, ...]:

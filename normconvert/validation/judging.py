@@ -17,6 +17,7 @@ from normconvert.validation.measure import (
     difference,
     floors,
     function_bounds,
+    largest,
     scales,
 )
 from normconvert.validation.report import CaseResult, LayerResult, OutputResult
@@ -29,12 +30,14 @@ class Runs:
     Attributes:
         reference: the interpreter in float64.
         interpreter: the interpreter in float32.
+        perturbed: the interpreter in float32 with its weights rounded once more, several times.
         rounded, exact: the target in float32 and in float64.
         source, source_exact: the framework that wrote the source, in float32 and in float64.
     """
 
     reference: list[Outputs]
     interpreter: list[Outputs]
+    perturbed: list[list[Outputs]]
     rounded: list[Outputs]
     exact: list[Outputs] | None
     source: list[Outputs] | None
@@ -61,8 +64,9 @@ def judge_output(
     source = None if runs.source is None else [relative for relative, _ in errors(runs.source, LARGEST_32)]
     exact = None if runs.exact is None else [relative for relative, _ in errors(runs.exact, math.inf)]
     reading = None if runs.source_exact is None else [relative for relative, _ in errors(runs.source_exact, math.inf)]
-    noise = floors(interpreter)
-    floor = noise if source is None else floors(source)
+    moved = [[relative for relative, _ in errors(found, LARGEST_32)] for found in runs.perturbed]
+    noise = largest(map(floors, [interpreter, *moved]))
+    floor = noise if source is None else largest([noise, floors(source)])
     bounds = function_bounds(noise)
     results = tuple(
         CaseResult(
@@ -74,6 +78,7 @@ def judge_output(
             function_bound=bounds[n],
             rounding_error=rounded[n][0],
             interpreter_error=interpreter[n],
+            noise=noise[n],
             source_error=None if source is None else source[n],
             source_function_error=None if reading is None else reading[n],
             floor=floor[n],
@@ -81,10 +86,10 @@ def judge_output(
         )
         for n, case in enumerate(cases)
     )
-    return _summary(name, results, _is_constant([array for chunks in references for array in chunks])), results
+    return _summary(name, results, [array for chunks in references for array in chunks]), results
 
 
-def _summary(name: str, results: Sequence[CaseResult], constant: bool) -> OutputResult:
+def _summary(name: str, results: Sequence[CaseResult], references: Sequence[Array]) -> OutputResult:
     rounding = max(results, key=lambda case: case.rounding_multiple)
     function = max(results, key=lambda case: case.function_excess)
     return OutputResult(
@@ -99,7 +104,8 @@ def _summary(name: str, results: Sequence[CaseResult], constant: bool) -> Output
         source_function_error=max((case.source_function_error or 0.0 for case in results), default=0.0)
         if results[0].source_function_error is not None
         else None,
-        constant=constant,
+        constant=_is_constant(references),
+        undefined=not any(np.isfinite(array).any() for array in references),
     )
 
 
@@ -117,7 +123,9 @@ def failures(output: OutputResult, cases: Sequence[CaseResult]) -> list[str]:
             f"{output.rounding_multiple:.3g} times the noise floor, {ROUNDING_MULTIPLE:g} are allowed "
             f"({output.rounding_case})"
         )
-    if all(case.overflows for case in cases):
+    if output.undefined:
+        reasons.append(f"output {output.name} is nowhere a finite number, for every input tried")
+    elif all(case.overflows for case in cases):
         reasons.append(f"output {output.name} leaves the range of float32 for every input tried")
     return reasons
 
@@ -142,15 +150,14 @@ def misread_reasons(cases: Sequence[CaseResult], layers: Sequence[LayerResult], 
     worst = max(wrong, key=lambda case: case.source_error or 0.0)
     return [
         f"the file was misread: {source} differs from what was read by {worst.source_error:.2g} in the output "
-        f"{worst.output}, where float32 rounding explains {worst.interpreter_error:.2g} ({worst.case})"
+        f"{worst.output}, where float32 rounding explains {worst.noise:.2g} ({worst.case})"
     ]
 
 
 def _is_misread(case: CaseResult) -> bool:
     if case.source_error is None or case.overflows:
         return False
-    (expected,) = floors([case.interpreter_error])
-    return not case.source_error <= ROUNDING_MULTIPLE * expected
+    return not case.source_error <= ROUNDING_MULTIPLE * case.noise
 
 
 def caveats(outputs: Sequence[OutputResult], cases: Sequence[CaseResult]) -> list[str]:

@@ -9,6 +9,7 @@ from normconvert.ir.model import Array, Model
 from normconvert.runtimes.interpreted import Interpreted
 from normconvert.runtimes.runner import Case, Precision, Runner
 from normconvert.validation.measure import ROUNDING_MULTIPLE, difference, floors, function_bounds, magnitude
+from normconvert.validation.perturbation import perturbed
 from normconvert.validation.report import LayerResult
 
 
@@ -39,16 +40,18 @@ def _in_case(model: Model, shown: Runner, case: Case, precision: Precision) -> I
     if not found:
         return
     reference = Interpreted(model)
-    chunks = zip(found, reference.trace(case, "float64"), reference.trace(case, "float32"), strict=True)
-    for values, exact, low in chunks:
-        yield from _in_chunk(model, values, exact, low, precision, case.label)
+    draws = [reference.trace(case, "float32")]
+    if precision == "float32":
+        draws += [Interpreted(each).trace(case, "float32") for each in perturbed(model)]
+    for values, exact, *rounded in zip(found, reference.trace(case, "float64"), *draws, strict=True):
+        yield from _in_chunk(model, values, exact, rounded, precision, case.label)
 
 
 def _in_chunk(
     model: Model,
     values: Mapping[str, Array],
     exact: Mapping[str, Array],
-    low: Mapping[str, Array],
+    rounded: Sequence[Mapping[str, Array]],
     precision: Precision,
     label: str,
 ) -> Iterator[LayerResult]:
@@ -56,7 +59,8 @@ def _in_chunk(
         if node.name in values:
             value, right = values[node.name], exact[node.name]
             scale = magnitude(right)
-            bound = _bound(difference(low[node.name], right, scale).relative, precision)
+            noise = max(difference(each[node.name], right, scale).relative for each in rounded)
+            bound = _bound(noise, precision)
             error = difference(value, right, scale).relative
             layer = model.layers[node.layer]
             step = None if error <= bound else _first_step(layer, value, right, scale, bound)

@@ -6,7 +6,7 @@ All constants of the verdict stand here; `docs/equivalence.md` gives the reasons
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -100,6 +100,11 @@ def floors(noise: Sequence[float]) -> list[float]:
     middle = _median([each for each in noise if math.isfinite(each)])
     own = [each if math.isfinite(each) else middle for each in noise]
     return [max(each, middle, LEAST_GROWTH * UNIT_32) for each in own]
+
+
+def largest(parties: Iterable[Sequence[float]]) -> list[float]:
+    """The largest floor in each case over several parties: each is one draw of the same rounding noise."""
+    return [max(each) for each in zip(*parties, strict=True)]
 
 
 def function_bounds(floors_32: Sequence[float]) -> list[float]:

@@ -54,7 +54,9 @@ class CaseResult(msgspec.Struct, frozen=True):
         interpreter_error: the interpreter in float32 against the same.
         source_error: the framework that wrote the source, in float32, against the same; None if it was not run.
         source_function_error: the same framework in float64, against the same.
-        floor: the noise floor.
+        noise: what rounding does to this function: the largest error of the interpreter in float32, with its weights as
+            they are and rounded once more.
+        floor: the noise floor: the noise, or the source's error if that is larger.
         absolute_error: largest difference of the float32 run.
     """
 
@@ -68,6 +70,7 @@ class CaseResult(msgspec.Struct, frozen=True):
     interpreter_error: float
     source_error: float | None
     source_function_error: float | None
+    noise: float
     floor: float
     absolute_error: float
 
@@ -97,6 +100,7 @@ class OutputResult(msgspec.Struct, frozen=True):
         rounding_error, floor, rounding_case: in the case where it is largest.
         source_function_error: largest float64 error of the framework that wrote the source; None if not run so.
         constant: the reference is the same number everywhere, so that the comparison says little.
+        undefined: the reference is NaN or infinite everywhere, so that it says nothing.
     """
 
     name: str
@@ -109,6 +113,7 @@ class OutputResult(msgspec.Struct, frozen=True):
     rounding_case: str
     source_function_error: float | None
     constant: bool
+    undefined: bool
 
 
 class Criteria(msgspec.Struct, frozen=True):

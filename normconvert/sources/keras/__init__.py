@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from normconvert.cells import Family, read_family
-from normconvert.errors import CorruptFile, UsageError
+from normconvert.errors import CorruptFile, NormconvertError, UsageError
 from normconvert.sources.keras.container import Container, opened
 from normconvert.sources.keras.inference import infer_recipe
 from normconvert.sources.keras.reader import dialect_for, read_container
@@ -41,8 +41,14 @@ def read(
             container = _with_recipe(container, given)
         try:
             return _read(container, families, {name: file.name for name, file in options.items() if file is not None})
+        except NormconvertError as error:
+            raise error if error.where.startswith(container.place) else error.at(container.place) from None
         except RecursionError:
             raise CorruptFile("the configuration is nested too deeply", where=container.place) from None
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            raise CorruptFile(
+                f"the configuration does not make sense ({type(error).__name__}: {error})", where=container.place
+            ) from error
 
 
 def plan(

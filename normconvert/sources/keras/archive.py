@@ -41,7 +41,8 @@ class Members:
         if isinstance(self.source, Path):
             return (self.source / name).read_bytes()
         try:
-            return self.source.read(name)
+            with self.source.open(name) as stream:
+                return stream.read(self.source.getinfo(name).file_size)  # never more than was declared and checked
         except (zipfile.BadZipFile, OSError, EOFError, ValueError, NotImplementedError, RuntimeError) as error:
             raise CorruptFile(f"cannot be unpacked ({error})", where=f"{self.place}: {name}") from None
 
@@ -92,5 +93,7 @@ def _check(member: zipfile.ZipInfo, where: str) -> None:
     name = PurePosixPath(member.filename.replace("\\", "/"))
     if name.is_absolute() or ".." in name.parts or ":" in (name.parts[0] if name.parts else ""):
         raise CorruptFile("a member's name leads out of the archive", where=where, remedy="Do not trust this file")
+    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise CorruptFile("is packed in a way that Keras never uses", where=where, remedy="Unpack it and pack it again")
     if member.flag_bits & 1:
         raise CorruptFile("is encrypted", where=where, remedy="Unpack it with its password first")

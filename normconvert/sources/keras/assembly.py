@@ -16,7 +16,8 @@ from normconvert.ir.model import Array, Node, value_name
 from normconvert.ir.shapes import layer_outputs
 from normconvert.ir.shapes.basics import Shape, Stored
 from normconvert.sources.keras.building import Config
-from normconvert.sources.keras.keras1 import KernelScope, modernise
+from normconvert.sources.keras.keras1 import KERNELS, KernelScope, doubts, modernise
+from normconvert.sources.keras.operands import is_operation
 from normconvert.sources.keras.store import MISFIT, Scope, Taken
 from normconvert.sources.keras.versions import KerasDialect
 
@@ -97,6 +98,7 @@ class Assembly:
         shapes: of one sample of every value, by its name.
         built: layers' parts by path, so that a shared layer is built once.
         notes: what the user should know about the reading.
+        warnings: what makes the result doubtful.
     """
 
     place: str
@@ -108,6 +110,7 @@ class Assembly:
     shapes: dict[str, Shape] = field(default_factory=dict)
     built: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
     names: set[str] = field(default_factory=set)
 
     def spec(self, entry: Mapping[str, Any], prefix: str, scope: Scope) -> Spec:
@@ -117,6 +120,9 @@ class Assembly:
             class_name, config = modernise(class_name, config)
         if self.dialect.major == 1 or self.dialect.theano:
             scope = KernelScope(scope, class_name, config, self.dialect.theano)
+            self.dialect.used.update(doubts(class_name, config, self.dialect.text, self.dialect.theano))
+        if self.dialect.theano and class_name in KERNELS:
+            self.dialect.used["kernels of convolutions are flipped"] = "Theano convolves where TensorFlow correlates"
         config = self.dialect.filled(class_name, config)
         operation = is_operation(class_name, config, self.dialect.major)
         return Spec(class_name, config, prefix + plain_name(name), scope, operation)
@@ -129,6 +135,7 @@ class Assembly:
         """
         handler = self.handler(spec)
         try:
+            self._called_for_training(spec, call)
             return handler(self, spec, call)
         except NormconvertError as error:
             raise error if error.where.startswith(self.place) else error.at(f"{self.place}: {spec.path}") from None
@@ -137,6 +144,15 @@ class Assembly:
                 f"the configuration of this {spec.class_name} does not make sense ({type(error).__name__}: {error})",
                 where=f"{self.place}: {spec.path}",
             ) from error
+
+    def _called_for_training(self, spec: Spec, call: Call) -> None:
+        """A call with `training=True` drops at inference too; that is left out, and said."""
+        if call.options.get("training") is not True:
+            return
+        if isinstance(spec.config.get("layers"), list):
+            raise Unsupported("a model that is called with training=True", remedy="Call it without, and save it again")
+        if any(spec.config.get(key) for key in _DROPS):
+            self.dialect.used[f"{spec.path} drops in training only"] = "Keras calls it with training=True"
 
     def handler(self, spec: Spec) -> Handler:
         """What builds a layer: the user's own definitions come first, an unknown class with layers is a model."""
@@ -163,7 +179,7 @@ class Assembly:
         for weight, array in weights.items():
             self.weights[f"{name}.{weight}"] = array
             if array.dtype.kind == "f" and not np.isfinite(array).all():
-                self.notes.append(f"The weight {name}.{weight} holds NaN or infinity.")
+                self.warnings.append(f"The weight {name}.{weight} holds NaN or infinity.")
         return name
 
     def add_node(
@@ -218,18 +234,8 @@ class Assembly:
             item.stored.used_as = f"{layer}.{name}"
 
 
-_OPERATIONS = frozenset(
-    {
-        "Abs", "Absolute", "Add", "Divide", "Exp", "Log", "Maximum", "Minimum", "Multiply", "Negative", "Relu",
-        "Sigmoid", "Silu", "Softmax", "Softplus", "Sqrt", "Square", "Subtract", "Tanh", "TrueDivide",
-    }
-)  # fmt: skip
-"""Operations of `keras.ops` that Keras 3 writes among the layers of a model."""
-
-
-def is_operation(class_name: str, config: Mapping[str, Any], major: int) -> bool:
-    """Whether an entry is an operation; some have the name of a layer, which would say if it is trainable."""
-    return class_name == "TFOpLambda" or (major == 3 and class_name in _OPERATIONS and "trainable" not in config)
+_DROPS = ("rate", "stddev", "dropout", "recurrent_dropout")
+"""Keys of layers that change their input at random in training."""
 
 
 def describe(entry: Mapping[str, Any]) -> tuple[str, Config, str]:

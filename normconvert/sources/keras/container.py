@@ -74,14 +74,16 @@ def _open(path: Path) -> Container:
     return _from_hdf5(Hdf5File(path, path.name), path.name)
 
 
-def _from_archive(members: Members) -> Container:
+def _from_archive(members: Members, *, inner: bool = False) -> Container:
     if CONFIG_MEMBER not in members.names():
         name = model_member(members)
         place = f"{members.place}: {name}"
         data = members.read(name)
         if not zipfile.is_zipfile(io.BytesIO(data)):
             return _from_hdf5(Hdf5File(data, place), place)
-        return _from_archive(open_archive(data, place))
+        if inner:
+            raise CorruptFile("an archive in an archive in an archive", where=place, remedy="Unpack the model first")
+        return _from_archive(open_archive(data, place), inner=True)
     config = decode_object(members.read(CONFIG_MEMBER), f"{members.place}: {CONFIG_MEMBER}")
     metadata = {}
     if METADATA_MEMBER in members.names():

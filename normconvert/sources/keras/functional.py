@@ -101,6 +101,8 @@ class Graph:
         """
         if not self._is_mask_operation(given):
             return self.value(given).name
+        if not value.mask and self._hides_nothing(given):
+            return ""
         origins = {self.value(reference).name for reference in self._origins(given)}
         if value.mask and origins == self._known_origins(value.mask):
             return value.mask
@@ -109,6 +111,17 @@ class Graph:
             where=f"{self.assembly.place}: {given.layer}",
             remedy="Make the mask with a Masking layer or Embedding(mask_zero=True)",
         )
+
+    def _hides_nothing(self, mask: Reference) -> bool:
+        """Whether a mask is true everywhere: Keras 3 gives one to values joined with an unmasked value."""
+        class_name, config = self.spec(mask).class_name, self.spec(mask).config
+        if not self._is_mask_operation(mask) or class_name == "ZerosLike":
+            return False
+        if class_name == "OnesLike":
+            return True
+        along_time = class_name == "Concatenate" and config.get("axis", -1) not in (-1, 2)
+        over_all = all if along_time or class_name == "LogicalAnd" else any
+        return over_all(self._hides_nothing(reference) for reference in self._call(mask)[1].inputs)
 
     def _is_mask_operation(self, reference: Reference) -> bool:
         spec = self.spec(reference)

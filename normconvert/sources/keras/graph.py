@@ -22,6 +22,7 @@ from normconvert.sources.keras.assembly import (
 from normconvert.sources.keras.building import Config
 from normconvert.sources.keras.functional import Graph
 from normconvert.sources.keras.inbound import Inbound, inbound_calls, keras3_outputs, offsets, references
+from normconvert.sources.keras.order import by_order, regrouped
 from normconvert.sources.keras.store import Member, Scope
 
 MAX_DEPTH = 32
@@ -80,7 +81,11 @@ def _specs(assembly: Assembly, layers: Sequence[Mapping[str, Any]], outer: _Oute
         Member(class_name, name, is_model(class_name, body), str(body.get("scope") or ""))
         for class_name, body, name in described
     ]
-    scopes = outer.scope.members(members)
+    groups = by_order(outer.scope, members, [body for _, body, _ in described])
+    if groups:
+        pairs = ", ".join(f"{name} from {group}" for name, group in groups.items() if name != group)
+        assembly.notes.append(f"The weights have other layer names, and were matched by order as in Keras: {pairs}.")
+    scopes = outer.scope.members(regrouped(members, groups))
     return [assembly.spec(entry, outer.prefix, scope) for entry, scope in zip(layers, scopes, strict=True)]
 
 

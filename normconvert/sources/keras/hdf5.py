@@ -77,7 +77,7 @@ class Hdf5File:
             self.root = h5py.File(io.BytesIO(source) if isinstance(source, bytes) else source, "r")
         except OSError as error:
             cut = "truncated" in str(error)
-            what = "the HDF5 file is cut off" if cut else "not an HDF5 file"
+            what = "the HDF5 file is cut off" if cut else "neither a whole HDF5 file nor a whole zip archive"
             raise CorruptFile(what, where=place, remedy=REMEDY) from None
         try:
             with _damage(place):

@@ -31,7 +31,7 @@ class Inbound:
         states: initial states given by name.
         mask: a mask given by name, for the first input.
         arguments: of an operation, in order: numbers, and None for each tensor.
-        options: arguments that are no tensors.
+        options: arguments that are no tensors; `item` is what stands between the brackets of `x[:, -1]`.
     """
 
     inputs: tuple[Reference, ...]
@@ -45,7 +45,7 @@ class Inbound:
         yield from (*self.inputs, *self.states)
 
 
-_INPUT_ARGUMENTS = ("inputs", "sequence", "sequences", "x", "y", "query", "value", "key")
+_INPUT_ARGUMENTS = ("inputs", "sequence", "sequences", "x", "y", "b", "query", "value", "key")
 """Arguments that are tensors to compute with, in the order the model's layers take them."""
 
 
@@ -96,8 +96,37 @@ def _keras3(node: Mapping[str, Any]) -> Inbound:
     arguments, keywords = node.get("args"), node.get("kwargs") or {}
     if not isinstance(arguments, (list, tuple)) or not isinstance(keywords, dict):
         raise CorruptFile("an inbound node without arguments")
-    plain = [None if _tensor(argument) is not None else argument for argument in arguments]
+    plain: list[Any] = []
+    for argument in arguments:
+        if _is_item(argument):
+            keywords = {**keywords, "slice_spec": argument}
+        else:
+            plain += [None] * len(references(argument)) or [argument]
     return _with_keywords(references(arguments), keywords, plain)
+
+
+def _is_item(argument: Any) -> bool:
+    """Whether an argument is what stands between the brackets of `x[:, -1]`."""
+    return isinstance(argument, list) and any(_named(part, "__slice__", "__ellipsis__") for part in argument)
+
+
+def _named(part: Any, *names: str) -> bool:
+    return isinstance(part, dict) and part.get("class_name") in names
+
+
+def _item(parts: Any) -> str:
+    """Slices in Python's words, from Keras 2's dictionaries or Keras 3's."""
+    return ", ".join(_part(part) for part in (parts if isinstance(parts, list) else [parts]))
+
+
+def _part(part: Any) -> str:
+    if _named(part, "__ellipsis__"):
+        return "..."
+    body = part.get("config", part) if isinstance(part, dict) else part
+    if isinstance(body, dict):
+        start, stop, step = ("" if body.get(key) is None else body[key] for key in ("start", "stop", "step"))
+        return f"{start}:{stop}" + (f":{step}" if step != "" else "")
+    return str(body)
 
 
 def _keras2(node: Any) -> Inbound:
@@ -133,8 +162,10 @@ def _with_keywords(found: list[Reference], keywords: Mapping[str, Any], argument
     for name in _INPUT_ARGUMENTS:
         inputs += references(keywords.get(name))
     states, mask = (tuple(references(keywords.get(name))) for name in ("initial_state", "mask"))
-    special = ("initial_state", "mask", *_INPUT_ARGUMENTS)
+    special = ("initial_state", "mask", "slice_spec", *_INPUT_ARGUMENTS)
     options = {name: True if references(value) else value for name, value in keywords.items() if name not in special}
+    if "slice_spec" in keywords:
+        options["item"] = _item(keywords["slice_spec"])
     return Inbound(tuple(inputs), states, mask, tuple(arguments), options)
 
 

@@ -1,7 +1,7 @@
 """Keras 1 in the words of Keras 2: class names, configuration keys, kernels.
 
 The layer modules of Keras 1.2 (`keras/layers/*.py`) and the conversion that Keras 2 does on loading
-(`keras/legacy/interfaces.py`, `keras/engine/saving.py`) are the sources.
+(`keras/legacy/interfaces.py`, `preprocess_weights_for_loading` of `keras/engine/saving.py`) are the sources.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ _CLASSES = {
     "AtrousConvolution2D": "Conv2D",
     "SeparableConvolution2D": "SeparableConv2D",
     "Deconvolution2D": "Conv2DTranspose",
+    "TimeDistributedDense": "Dense",
     "Model": "Model",
 }
 
@@ -43,6 +44,7 @@ _RENAMED: dict[str, dict[str, str]] = {
     "Conv1D": {"filter_length": "kernel_size", "subsample_length": "strides", "atrous_rate": "dilation_rate"},
     "Conv2D": {"subsample": "strides", "atrous_rate": "dilation_rate"},
     "SeparableConv2D": {"subsample": "strides"},
+    "ConvLSTM2D": {"subsample": "strides"},
     "Conv2DTranspose": {"subsample": "strides"},
     "MaxPooling1D": {"pool_length": "pool_size", "stride": "strides"},
     "AveragePooling1D": {"pool_length": "pool_size", "stride": "strides"},
@@ -98,9 +100,12 @@ def _merge(config: Config) -> tuple[str, Config]:
         return _MERGES[mode], name
     if mode == "concat":
         return "Concatenate", {**name, "axis": config.get("concat_axis", -1)}
-    if mode in ("dot", "cos"):
-        axes = config.get("dot_axes", -1)
-        return "Dot", {**name, "axes": axes, "normalize": mode == "cos"}
+    if mode == "dot":
+        return "Dot", {**name, "axes": config.get("dot_axes", -1)}
+    if mode == "cos":  # keras/engine/topology.py: the lengths are products over dot_axes, and an axis is put in
+        raise Unsupported(
+            "the Merge layer has the mode 'cos'", remedy="Merge with 'dot' after a division by the length"
+        )
     raise Unsupported(f"the Merge layer has the unknown mode {mode!r}")
 
 
@@ -119,14 +124,14 @@ class KernelScope:
     def take(self, *roles: str) -> dict[str, Array]:
         """See `store.Scope`."""
         arrays = self.inner.take(*roles)
-        kernels = _KERNELS.get(self.class_name)
+        kernels = KERNELS.get(self.class_name)
         if kernels is None:
             return arrays
         return {role: kernels(role, array, self.config, self.theano) for role, array in arrays.items()}
 
     def child(self, attribute: str, name: str = "") -> Scope:
         """See `store.Scope`."""
-        return self.inner.child(attribute, name)
+        return KernelScope(self.inner.child(attribute, name), self.class_name, self.config, self.theano)
 
     def members(self, members: Sequence[Member], attribute: str = "layers") -> list[Scope]:
         """See `store.Scope`."""
@@ -153,19 +158,60 @@ def _conv1d(role: str, array: Array, config: Mapping[str, Any], theano: bool) ->
 
 
 def _conv2d(role: str, array: Array, config: Mapping[str, Any], theano: bool) -> Array:
-    """`[filters, in, rows, columns]` of dim_ordering `th` to `[rows, columns, in, filters]`."""
-    if not role.endswith("kernel"):
+    """`[filters, in, rows, columns]` of dim_ordering `th` to `[rows, columns, in, filters]`.
+
+    A `ConvLSTM2D` has two kernels, or in Keras 1 two for each gate: `W_i`, `U_i`, ...
+    """
+    if array.ndim != 4:
         return array
-    if config.get("data_format") == "channels_first" and config.get("dim_ordering") == "th":
+    if _theano_order(config):
         array = np.transpose(array, (2, 3, 1, 0))
     return array[::-1, ::-1] if theano else array
 
 
-_KERNELS: dict[str, Callable[[str, Array, Mapping[str, Any], bool], Array]] = {
+def _transposed(role: str, array: Array, config: Mapping[str, Any], theano: bool) -> Array:
+    """To `[rows, columns, filters, in]`, from the order of a `Convolution2D` in which Keras 1 kept these kernels."""
+    if role != "kernel":
+        return array
+    if "dim_ordering" in config:
+        array = np.transpose(array, (2, 3, 0, 1) if _theano_order(config) else (0, 1, 3, 2))
+    return array[::-1, ::-1] if theano else array
+
+
+def _theano_order(config: Mapping[str, Any]) -> bool:
+    return config.get("data_format") == "channels_first" and config.get("dim_ordering") == "th"
+
+
+KERNELS: dict[str, Callable[[str, Array, Mapping[str, Any], bool], Array]] = {
     "Conv1D": _conv1d,
     "Conv2D": _conv2d,
-    "Conv2DTranspose": _conv2d,
+    "Conv2DTranspose": _transposed,
+    "ConvLSTM2D": _conv2d,
 }
+
+
+def doubts(class_name: str, config: Mapping[str, Any], version: str, theano: bool) -> dict[str, str]:
+    """What an old file leaves open about a layer and how it is read, as sentences with their sources.
+
+    Args:
+        class_name, config: the layer's, in the words of Keras 2.
+        version: of the Keras that wrote the file; empty if the file does not say.
+        theano: the file was written with Theano.
+    """
+    found = {}
+    if class_name == "BatchNormalization" and not version:
+        found["BatchNormalization's running_std is a variance"] = (
+            "Keras 1.0.3 to 1.2, keras/layers/normalization.py; Keras 1.0.0 and before stored the standard deviation, "
+            "but files of that time do not say their version"
+        )
+    windows = [_size(config[key]) for key in ("kernel_size", "pool_size") if config.get(key)]
+    strides = _size(config.get("strides") or 1)
+    uneven = strides > 1 or any(size % 2 == 0 for size in windows)
+    if theano and windows and uneven and config.get("padding") == "same":
+        found[f"{class_name} with padding 'same' pads as TensorFlow does"] = (
+            "as Keras with TensorFlow reads the file; Theano puts the odd zero before instead of after"
+        )
+    return found
 
 
 def _size(value: Any) -> int:

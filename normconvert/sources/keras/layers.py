@@ -23,7 +23,7 @@ from normconvert.sources.keras.plain import PLAIN
 _POINTWISE = frozenset({"Dense", "Activation", "Dropout", "ReLU", "LeakyReLU", "ELU", "Identity"})
 """Layers that do the same to `[batch, time, features]` as to each time step."""
 
-_CODE = frozenset({"Lambda", "TensorFlowOpLayer", "SlicingOpLambda"})
+_CODE = frozenset({"Lambda", "TensorFlowOpLayer"})
 
 
 @handles("plain")
@@ -58,7 +58,7 @@ def masking(assembly: Assembly, spec: Spec, call: Call) -> list[Value]:
 def _parts(assembly: Assembly, spec: Spec, call: Call) -> tuple[Part, ...]:
     """The layer's parts, built and added to the model the first time."""
     if spec.path not in assembly.built:
-        _refuse(spec, call)
+        _refuse(assembly, spec, call)
         builder = PLAIN.get(spec.class_name)
         if builder is None:
             raise unsupported_class(spec.class_name)
@@ -75,11 +75,17 @@ def _parts(assembly: Assembly, spec: Spec, call: Call) -> tuple[Part, ...]:
     return parts_built
 
 
-def _refuse(spec: Spec, call: Call) -> None:
+def _refuse(assembly: Assembly, spec: Spec, call: Call) -> None:
     if spec.class_name in _CODE:
         raise Unsupported(
             f"a {spec.class_name} layer runs Python code, which is never run",
             remedy="Replace it by a layer, and save the model again",
+        )
+    old = not assembly.dialect.tf and (2, 0) <= (assembly.dialect.major, assembly.dialect.minor) < (2, 4)
+    if old and spec.class_name == "UpSampling2D" and spec.config.get("interpolation") == "bilinear":
+        raise Unsupported(  # keras/backend/tensorflow_backend.py: resize_bilinear of TensorFlow 1
+            "bilinear UpSampling2D of Keras 2.0 to 2.3 interpolates between pixel corners, not centres",
+            remedy="Use interpolation='nearest', or train it again with a newer Keras",
         )
     for option in ("return_attention_scores", "attention_mask"):
         if call.options.get(option):

@@ -21,11 +21,11 @@ READERS = frozenset({"GlobalAveragePooling1D", "Attention", "AdditiveAttention",
 
 def masks_read(assembly: Assembly, spec: Spec, call: Call) -> tuple[str, ...]:
     """The masks that a layer reads, aligned with its inputs."""
-    if spec.class_name == "Softmax" and any(value.mask for value in call.inputs):
+    version = (assembly.dialect.major, assembly.dialect.minor)
+    if spec.class_name == "Softmax" and version >= (2, 4) and any(value.mask for value in call.inputs):
         raise Unsupported("a Softmax layer with a mask", remedy="Remove the mask before it")
     if spec.class_name not in READERS:
         return ()
-    version = (assembly.dialect.major, assembly.dialect.minor)
     if spec.class_name == "MultiHeadAttention" and version < (2, 10):
         return ()  # it did not read Keras masks before 2.10
     return tuple(value.mask for value in call.inputs)

@@ -65,14 +65,8 @@ def read_container(container: Container, define: Mapping[str, Family], options: 
     assembly = Assembly(container.place, dialect, define)
     class_name, config, name = describe(_root(container.config))
     scope = open_scope(container)
-    try:
-        inputs, outputs = read_model(assembly, class_name, config, scope)
-    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-        raise CorruptFile(
-            f"the configuration does not make sense ({type(error).__name__}: {error})", where=container.place
-        ) from error
+    inputs, outputs = read_model(assembly, class_name, config, scope)
     tensors = _account(container, assembly)
-    notes = tuple(assembly.notes)
     model = Model(
         name=name,
         inputs=tuple(_typed(item, assembly) for item in inputs),
@@ -86,7 +80,8 @@ def read_container(container: Container, define: Mapping[str, Family], options: 
             format=container.format,
             framework=_framework(dialect),
             options=dict(options),
-            notes=(*(f"{a.sentence} ({a.source})." for a in _assumed(dialect)), *notes),
+            notes=(*(f"{a.sentence} ({a.source})." for a in _assumed(dialect)), *assembly.notes),
+            warnings=tuple(assembly.warnings),
         ),
     )
     return Reading(model, tensors, _assumed(dialect))

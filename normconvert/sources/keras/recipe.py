@@ -138,10 +138,11 @@ def _call(layer: Mapping[str, Any], before: list[str], places: Mapping[str, tupl
 
     One of an operation has the form of Keras 3, in which numbers stand among the tensors.
     """
+    keywords: Config = dict(_table(layer.get("call", {}), "call"))
     if "arguments" in layer:
         given = _list(layer["arguments"], "arguments")
-        return {"args": [_tensor(text, places) if isinstance(text, str) else text for text in given], "kwargs": {}}
-    keywords: Config = dict(_table(layer.get("call", {}), "call"))
+        tensors = [_tensor(text, places) if isinstance(text, str) else text for text in given]
+        return {"args": tensors, "kwargs": keywords}
     if "states" in layer:
         keywords["initial_state"] = [_reference(text, places) for text in _names(layer["states"], "states")]
     if "mask" in layer:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from normconvert.sources.keras.assembly import describe, is_operation
+from normconvert.sources.keras.assembly import describe
 from normconvert.sources.keras.building import Config
 from normconvert.sources.keras.functional import is_mask_operation
 from normconvert.sources.keras.graph import branches, implied_input, is_model
 from normconvert.sources.keras.inbound import Inbound, Reference, inbound_calls, keras3_outputs, offsets, references
+from normconvert.sources.keras.operands import is_operation
 from normconvert.sources.keras.recipe import FREE
 from normconvert.sources.keras.versions import KerasDialect
 from normconvert.sources.toml import Assumed, write_toml
@@ -100,7 +101,6 @@ def _functional(config: Config, dialect: KerasDialect, head: Config) -> Config:
         if is_operation(class_name, body, dialect.major):
             tensors = iter(table.pop("inputs"))
             table["arguments"] = [next(tensors) if argument is None else argument for argument in call.arguments]
-            table["call"] = None
         if number == 0:
             layers.append(_layer(entries[name], dialect, table))
         else:

@@ -163,6 +163,8 @@ def _cells(assembly: Assembly, class_name: str, config: Config, scope: Scope) ->
     """Class, configuration and arrays of each cell of a layer."""
     if assembly.defined(class_name) is not None and "cell" not in config:
         return [(class_name, config, scope)]
+    if class_name.startswith("CuDNN"):  # the only recurrent layers of Keras that are no loop around a cell
+        return [(class_name, config, scope)]
     if class_name != "RNN" and "cell" not in config:
         return [(class_name, config, scope.child("cell"))]
     cell = config["cell"]

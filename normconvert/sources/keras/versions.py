@@ -116,7 +116,6 @@ _PLAIN: dict[str, Activation | None] = {
     "squareplus": Activation("squareplus"),
     "sparse_plus": Activation("sparse_plus"),
     "sparse_sigmoid": Activation("sparse_sigmoid"),
-    "sparsemax": Activation("sparsemax"),
     "glu": Activation("glu"),
 }
 """Activations whose name means the same in every version that has it, at their default parameters."""
@@ -159,6 +158,12 @@ class KerasDialect:
             slope, source = HARD_SIGMOID[self.major]
             self.used[f"hard_sigmoid has slope {slope:.6g}"] = source
             return Activation("hard_sigmoid", (slope, 0.5))
+        if name == "sparsemax":
+            raise Unsupported(
+                "Keras computes something else than sparsemax (keras/src/backend/*/nn.py, at least up to 3.15: the "
+                "threshold is a sum of running sums)",
+                remedy="Use softmax",
+            )
         if name not in _PLAIN:
             raise Unsupported(f"the activation {spec!r} is unknown", remedy=f"Known: {', '.join(sorted(_PLAIN))}")
         return _PLAIN[name]

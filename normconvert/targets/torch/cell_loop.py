@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from normconvert.targets.torch.text import assignment, indented, signature, tuple_type
 
@@ -43,6 +43,8 @@ class Loop:
         output_size, output_rank: of the output, for one sample.
         masks: by state, the dropout mask it is multiplied by.
         timed_before, timed_step: whether `before_steps` and `step` read the index of the time step.
+        reversible: the class has the argument `reverse`.
+        docstring: of `forward`.
     """
 
     inputs: tuple[str, ...]
@@ -63,6 +65,8 @@ class Loop:
     timed_step: bool = False
     most_steps: int | None = None
     exported: bool = False
+    reversible: bool = False
+    docstring: list[str] = field(default_factory=list)
 
 
 def forward_method(loop: Loop) -> list[str]:
@@ -70,17 +74,22 @@ def forward_method(loop: Loop) -> list[str]:
     arguments = [*loop.inputs, *(["mask"] if loop.masked else []), *(s.name for s in loop.states[: loop.given])]
     results = 1 + (len(loop.states) if loop.return_state else 0)
     head = signature("forward", ["self", *(f"{name}: Tensor" for name in arguments)], tuple_type(results))
-    body = [*_prepared(loop), *_initial(loop), *(_scanned(loop) if loop.exported else _looped(loop)), *_finished(loop)]
+    body = [
+        *loop.docstring,
+        *_prepared(loop),
+        *_initial(loop),
+        *(_scanned(loop) if loop.exported else _looped(loop)),
+        *_finished(loop),
+    ]
     return [head, *indented(body)]
 
 
 def _prepared(loop: Loop) -> list[str]:
     turned = [*loop.inputs, *(["mask"] if loop.masked else [])]
     x = loop.inputs[0]
-    lines = [
-        "if self.reverse:",
-        f"    {', '.join(turned)} = {', '.join(f'{name}.flip(1)' for name in turned)}",
-    ]
+    lines = []
+    if loop.reversible:
+        lines += ["if self.reverse:", f"    {', '.join(turned)} = {', '.join(f'{name}.flip(1)' for name in turned)}"]
     if loop.dropout:
         lines.append(f"{x} = self.dropout({x})")
     if loop.timed_step or loop.timed_before or loop.most_steps is not None:
@@ -192,5 +201,8 @@ def _finished(loop: Loop) -> list[str]:
     if not loop.masked and not loop.output:
         last = "stacked[-1]" if loop.exported else "outputs[-1]"
     states = [state.name for state in loop.states] if loop.return_state else []
-    lines += ["if not self.sequences:", f"    return {', '.join([last, *states])}", f"sequence = {sequence}"]
-    return [*lines, f"return {', '.join(['sequence.flip(1) if self.reverse else sequence', *states])}"]
+    lines += ["if not self.sequences:", f"    return {', '.join([last, *states])}"]
+    if not loop.reversible:
+        return [*lines, f"return {', '.join([sequence, *states])}"]
+    aligned = "sequence.flip(1) if self.reverse else sequence"
+    return [*lines, f"sequence = {sequence}", f"return {', '.join([aligned, *states])}"]

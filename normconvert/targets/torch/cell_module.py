@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from normconvert.ir.checking import analyse
@@ -24,7 +25,7 @@ from normconvert.targets.torch.cell_loop import Loop, StateCode, forward_method
 from normconvert.targets.torch.equation_module import EquationModule, EquationWriter
 from normconvert.targets.torch.functions import number
 from normconvert.targets.torch.names import class_name
-from normconvert.targets.torch.text import indented, one_line, signature, tuple_type
+from normconvert.targets.torch.text import docstring, indented, kept_arguments, one_line, signature, tuple_type, wrapped
 
 
 @dataclass(frozen=True)
@@ -35,11 +36,13 @@ class Use:
         masked: it is called with a mask.
         initial: how many initial states it is given.
         exported: the loop is written with `scan`, for `torch.export`.
+        reversible: some layer of the graph reads backwards, so that the class shared with it can.
     """
 
     masked: bool = False
     initial: int = 0
     exported: bool = False
+    reversible: bool = False
 
 
 def cell_module(layer: Recurrent, use: Use) -> EquationModule:
@@ -50,13 +53,14 @@ def cell_module(layer: Recurrent, use: Use) -> EquationModule:
 class _CellWriter(EquationWriter):
     def __init__(self, layer: Recurrent, use: Use) -> None:
         self.layer, self.use = layer, use
+        self.flags = ("reverse", "sequences") if use.reversible or layer.reverse else ("sequences",)
         parsed = prune(split_products(layer.cell))
         self.parts: Hoisted = hoist(parsed, analyse(layer.cell))
         self.dropped = _dropped_states(parsed) if layer.recurrent_dropout else ()
         equations = [*self.parts.fixed, *self.parts.before, *self.parts.step]
         found = [*parsed.inputs, *parsed.states, *(target for e in equations for target in e.targets)]
         states = [*(f"initial.{s}" for s in parsed.states), *(f"carried.{s}" for s in parsed.states)]
-        super().__init__(layer.cell, parsed, [*found, *map(_mask, self.dropped)], states)
+        super().__init__(layer.cell, parsed, [*found, *map(_mask, self.dropped)], states, trainable=layer.trainable)
         self.learn(self.parts.before)
         for state in self.dropped:
             self.values[_dropped(state)] = self.values[state]
@@ -64,15 +68,17 @@ class _CellWriter(EquationWriter):
 
     def module(self) -> EquationModule:
         body = [*self._before(), self._step(), *self._reset(), self._forward()]
-        body.insert(0, self._init("\n".join(line for method in body for line in method)))
+        made = self._made("\n".join(line for method in body for line in method))
+        sizes = self.sizes.read_by("\n".join(made))
+        body.insert(0, self._init(sizes, made))
         methods = "\n\n".join("\n".join(indented(method)) for method in body)
         source = f"class {{class_name}}(nn.Module):\n{self._docstring()}\n\n{methods}"
-        flags = [f"{flag}=True" for flag in ("reverse", "sequences") if self._flag(flag)]
+        flags = [f"{flag}=True" for flag in self.flags if self._flag(flag)]
         flags += [f"{name}={number(getattr(self.layer, name))}" for name in self._rates()]
         weights = self.weights()
         learned = [f"initial.{name}" for name, state in self.cell.states.items() if state.learned]
         weights |= {name: self.attribute[name] for name in learned}
-        return EquationModule(class_name(self.parsed.name), source, (*self.sizes.arguments(), *flags), weights)
+        return EquationModule(class_name(self.parsed.name), source, (*map(str, sizes.values()), *flags), weights)
 
     def _rates(self) -> list[str]:
         """The constructor's arguments for dropout."""
@@ -82,25 +88,29 @@ class _CellWriter(EquationWriter):
         return self.layer.reverse if flag == "reverse" else self.layer.return_sequences
 
     def _docstring(self) -> str:
-        shapes = [f"{self.local[n]} {self.input_shape(('batch', 'time'), n)}" for n in self.parsed.inputs]
-        states = [f"{self.local[n]} {self.shape(('batch',), s.shape)}" for n, s in self.cell.states.items()]
-        family = f" ({one_line(self.cell.family)})" if self.cell.family else ""
-        lines = [f'"""The cell `{one_line(self.parsed.name)}`{family}, run over time.', "", *indented(self.text()), ""]
-        lines += [f"Inputs {', '.join(shapes)}; states {', '.join(states)}."]
-        lines += ["With `reverse` the steps are read from the last to the first; without `sequences` the output is"]
-        lines += ["that of the step read last.", '"""']
+        shapes = [f"{self.local[n]} {self.shape(('batch', 'time'), n)}" for n in self.parsed.inputs]
+        states = [f"{self.local[n]} {self.shape(('batch',), n)}" for n in self.cell.states]
+        family = self.cell.family if self.cell.family != self.parsed.name else ""
+        title = f"The cell `{one_line(self.parsed.name)}`{family and f' ({one_line(family)})'}, run over time."
+        text = f"Inputs {', '.join(shapes)}; states {', '.join(states)}."
+        if "reverse" in self.flags:
+            text += " With `reverse` the steps are read from the last to the first."
+        text += " Without `sequences` the output is that of the step read last."
+        lines = [f'"""{title}', "", *indented(self.text()), "", *wrapped(text), '"""']
         return "\n".join(indented(lines))
 
-    def _init(self, methods: str) -> list[str]:
-        arguments = [*(f"{name}: int" for name in self.sizes.names), "*", "reverse: bool = False"]
-        arguments += ["sequences: bool = False", *(f"{name}: float = 0.0" for name in self._rates())]
-        lines = [signature("__init__", ["self", *arguments], "None"), "    super().__init__()"]
-        rate = ["recurrent_dropout"] if self.dropped else []
-        kept = [*self.sizes.kept(methods), "reverse", "sequences", *rate]
-        body = [f"{', '.join(f'self.{name}' for name in kept)} = {', '.join(kept)}"]
+    def _init(self, sizes: Iterable[str], made: list[str]) -> list[str]:
+        arguments = [*(f"{name}: int" for name in sizes), "*", *(f"{flag}: bool = False" for flag in self.flags)]
+        arguments += [f"{name}: float = 0.0" for name in self._rates()]
+        return [signature("__init__", ["self", *arguments], "None"), *indented(["super().__init__()", *made])]
+
+    def _made(self, methods: str) -> list[str]:
+        """The lines of the constructor that make what the methods read."""
+        kept = [*self.sizes.kept(methods), *self.flags, *(["recurrent_dropout"] if self.dropped else [])]
+        body = kept_arguments(kept)
         body += self.members()
         for name, state in self.cell.states.items():
-            size = ", ".join(self.sizes.text(n) for n in state.shape)
+            size = ", ".join(self.sizes.shape(name, state.shape))
             if state.learned:
                 body.append(f"self.{self.attribute[f'initial.{name}']} = nn.Parameter(torch.zeros({size}))")
             if self.layer.stateful:
@@ -110,7 +120,7 @@ class _CellWriter(EquationWriter):
             body.append('self.register_buffer("steps_read", torch.zeros([], dtype=torch.int64), persistent=False)')
         if self.layer.dropout:
             body.append("self.dropout = SharedDropout(dropout, [1])")
-        return [*lines, *indented(body)]
+        return body
 
     def _before(self) -> list[list[str]]:
         """The method for what does not depend on the states, if there is any."""
@@ -183,7 +193,7 @@ class _CellWriter(EquationWriter):
             states=tuple(self._state(name) for name in self.parsed.states),
             given=self.use.initial,
             output=self.local[output] if self._output_is_state() else "",
-            output_size=", ".join(self.sizes.inside(size or 0) for size in shape),
+            output_size=", ".join(self.sizes.shape_inside(self._output_name(), [size or 0 for size in shape])),
             output_rank=len(shape),
             masks={self.local[name]: self.local[_mask(name)] for name in self.dropped},
             masked=self.use.masked,
@@ -195,15 +205,37 @@ class _CellWriter(EquationWriter):
             timed_step=self.needs_step(self.parts.step),
             most_steps=min(limits) if limits else None,
             exported=self.use.exported,
+            reversible="reverse" in self.flags,
+            docstring=self._forward_docstring(),
         )
         return forward_method(loop)
+
+    def _output_name(self) -> str:
+        """The output, under the name of the state that it is if it is one."""
+        output = self.parsed.outputs[0]
+        return output.rstrip("'") if self._output_is_state() else output
+
+    def _forward_docstring(self) -> list[str]:
+        """What goes in and comes out, with shapes."""
+        given = [f"{self.local[name]} {self.shape(('batch', 'time'), name)}" for name in self.parsed.inputs]
+        given += ["mask [batch, time], true for real steps"] if self.use.masked else []
+        given += [
+            f"initial {self.local[name]} {self.shape(('batch',), name)}"
+            for name in self.parsed.states[: self.use.initial]
+        ]
+        result = self._output_name()
+        text = f"From {', '.join(given)} to {self.shape(('batch', 'time'), result)}"
+        text += f", or {self.shape(('batch',), result)} without `sequences`"
+        if self.layer.return_state:
+            text += f", and the final {', '.join(self.local[name] for name in self.parsed.states)}"
+        return docstring(f"{text}.")
 
     def _state(self, name: str) -> StateCode:
         state = self.cell.states[name]
         return StateCode(
             name=self.local[name],
             following=self.local[next_value(name)],
-            size=", ".join(self.sizes.inside(size) for size in state.shape),
+            size=", ".join(self.sizes.shape_inside(name, state.shape)),
             rank=len(state.shape),
             learned=self.attribute[f"initial.{name}"] if state.learned else "",
             carried=self.attribute[f"carried.{name}"],

@@ -21,7 +21,7 @@ class NormModule:
     timed: bool = False
 
 
-def norm_module(name: str, norm: Norm, features: str, rows: str, rank: int) -> NormModule:
+def norm_module(name: str, norm: Norm, features: str, rows: str, rank: int, *, frozen: bool = False) -> NormModule:
     """The module for a norm.
 
     Args:
@@ -29,6 +29,7 @@ def norm_module(name: str, norm: Norm, features: str, rows: str, rank: int) -> N
         norm: what it computes.
         features, rows: code of the number of features and of the rows of per-step arrays.
         rank: axes of its argument for one sample and one step.
+        frozen: training leaves its running statistics as they are, and normalises with them.
     """
     if _is_native(norm):
         kind = "RMSNorm" if norm.kind == "rms" else "LayerNorm"
@@ -51,6 +52,7 @@ def norm_module(name: str, norm: Norm, features: str, rows: str, rank: int) -> N
         own = {
             "momentum": number(norm.momentum) if norm.has_population else "",
             "per_step": _flag(norm.scope == "per_step" and norm.has_population),
+            "frozen": _flag(frozen and norm.has_population),
             "from_batch": _flag(not norm.has_population),
             "sequence": _flag(norm.scope == "sequence"),
             "unbiased_running": _flag(norm.unbiased_running),

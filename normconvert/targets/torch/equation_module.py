@@ -43,12 +43,19 @@ class EquationWriter:
         parsed: its equations, perhaps rewritten.
         locals_of: names that become local variables, in order.
         attributes_of: further names that become attributes.
+        trainable: whether training moves the running statistics.
     """
 
     def __init__(
-        self, cell: Cell, parsed: Equations, locals_of: Iterable[str], attributes_of: Iterable[str] = ()
+        self,
+        cell: Cell,
+        parsed: Equations,
+        locals_of: Iterable[str],
+        attributes_of: Iterable[str] = (),
+        *,
+        trainable: bool = True,
     ) -> None:
-        self.cell, self.parsed = cell, parsed
+        self.cell, self.parsed, self.trainable = cell, parsed, trainable
         self.sizes = Sizes(cell, parsed)
         self.checked = analyse(cell)
         namer = Namer(
@@ -76,7 +83,12 @@ class EquationWriter:
         }
         return {
             name: norm_module(
-                self.attribute[name], norm, self.sizes.text(norm.features), self.sizes.rows(norm), ranks.get(name, 1)
+                self.attribute[name],
+                norm,
+                self.sizes.shape(name, (norm.features,))[0],
+                self.sizes.rows(norm),
+                ranks.get(name, 1),
+                frozen=not self.trainable,
             )
             for name, norm in self.cell.norms.items()
         }
@@ -85,21 +97,20 @@ class EquationWriter:
         """The equations for a docstring."""
         return safe(print_equations(self.cell.parsed())).rstrip().split("\n")
 
-    def shape(self, lead: tuple[str, ...], shape: Iterable[int | None]) -> str:
-        """A shape for a docstring."""
-        return f"[{', '.join([*lead, *('?' if n is None else self.sizes.text(n) for n in shape)])}]"
-
-    def input_shape(self, lead: tuple[str, ...], name: str) -> str:
-        """The shape of an input for a docstring."""
-        if name == self.parsed.inputs[0] and self.sizes.inputs and len(self.cell.input_shapes[name]) == 1:
-            return f"[{', '.join(lead)}, {self.sizes.inputs}]"
-        return self.shape(lead, self.cell.input_shapes[name])
+    def shape(self, lead: tuple[str, ...], name: str) -> str:
+        """The shape of a value for a docstring, with the axes in front of those of one sample."""
+        shape = self.checked[name].shape
+        sizes = self.sizes.shape(name, shape)
+        if name == self.parsed.inputs[0] and self.sizes.inputs and len(shape) == 1:
+            sizes = [self.sizes.inputs]
+        return f"[{', '.join([*lead, *sizes])}]"
 
     def members(self) -> list[str]:
         """The lines of the constructor that make constants, parameters and norms."""
         lines = [f"self.{self.attribute[name]} = {number(v)}" for name, v in self.cell.constants.items()]
         for name, shape in self.cell.parameters.items():
-            lines.append(f"self.{self.attribute[name]} = nn.Parameter(torch.empty({self.sizes.shape(name, shape)}))")
+            sizes = ", ".join(self.sizes.shape(name, shape)) or "()"
+            lines.append(f"self.{self.attribute[name]} = nn.Parameter(torch.empty({sizes}))")
         return [*lines, *(f"self.{self.attribute[name]} = {norm.constructor}" for name, norm in self.norms.items())]
 
     def weights(self) -> dict[str, str]:

@@ -19,6 +19,7 @@ from normconvert.ir.expressions import Binary, Bound, Call, Constant, Equation, 
 from normconvert.ir.functions import FUNCTIONS as INFO
 from normconvert.ir.norm import Norm
 from normconvert.targets.torch.functions import EXPRESSIONS, bound_parameters, number
+from normconvert.targets.torch.sizes import size_code
 
 _PRECEDENCE = {"+": 1, "-": 1, "*": 2, "/": 2, "@": 2}
 _NEGATION = 3
@@ -125,21 +126,14 @@ class Scope:
         value = self.value(expression.value)
         parts = []
         for part in expression.slices:
-            start, stop = ("" if end in (None, Bound()) else self._bound(end) for end in (part.start, part.stop))
+            start, stop = (
+                "" if end is None or end == Bound() else size_code(end, self.dims) for end in (part.start, part.stop)
+            )
             simple = (start + stop).replace("-", "").isdigit() or not start + stop
             parts.append(f"{start}:{stop}" if simple else f"{start} : {stop}".strip())
         if not value.batched:
             return f"{inner}[{', '.join(parts)}]"
         return f"{inner}[{', '.join(['...', *parts, *[':'] * (value.rank - len(parts))])}]"
-
-    def _bound(self, bound: Bound | None) -> str:
-        assert bound is not None
-        text = str(bound.constant) if bound.constant or not bound.terms else ""
-        for name, factor in bound.terms:
-            sign = "-" if factor < 0 else "+"
-            term = self.dims[name] if abs(factor) == 1 else f"{abs(factor)} * {self.dims[name]}"
-            text = f"{text} {sign} {term}" if text else term if factor > 0 else f"-{term}"
-        return text
 
     def _function(self, call: Call) -> str:
         info = INFO[call.function]

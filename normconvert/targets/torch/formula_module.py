@@ -13,8 +13,8 @@ def formula_module(layer: Formula) -> EquationModule:
     """The module of a stateless layer."""
     parsed = prune(layer.cell.parsed())
     found = [*parsed.inputs, *(target for equation in parsed.body for target in equation.targets)]
-    writer = EquationWriter(layer.cell, parsed, found)
-    shapes = [f"{writer.local[name]} {writer.shape(('batch',), s)}" for name, s in layer.cell.input_shapes.items()]
+    writer = EquationWriter(layer.cell, parsed, found, trainable=layer.trainable)
+    shapes = [f"{writer.local[name]} {writer.shape(('batch',), name)}" for name in layer.cell.input_shapes]
     docstring = [f'"""The layer `{one_line(parsed.name)}`.', "", *indented(writer.text()), ""]
     docstring += [f"Inputs {', '.join(shapes)}.", '"""']
 
@@ -23,16 +23,16 @@ def formula_module(layer: Formula) -> EquationModule:
     if writer.needs_step(parsed.body):
         lines.insert(0, f"t = torch.zeros([], dtype=torch.int64, device={first}.device)")
 
-    sizes = [f"{name}: int" for name in writer.sizes.names]
     init = ["super().__init__()"]
     kept = writer.sizes.kept("\n".join(lines))
     if kept:
         init.append(f"{', '.join(f'self.{name}' for name in kept)} = {', '.join(kept)}")
     init += writer.members()
+    sizes = writer.sizes.read_by("\n".join(init))
     outputs = [writer.local[name] for name in parsed.outputs]
     arguments = [f"{writer.local[name]}: Tensor" for name in parsed.inputs]
     methods = [
-        [signature("__init__", ["self", *sizes], "None"), *indented(init)],
+        [signature("__init__", ["self", *(f"{name}: int" for name in sizes)], "None"), *indented(init)],
         [
             signature("forward", ["self", *arguments], tuple_type(len(outputs))),
             *indented([*lines, f"return {', '.join(outputs)}"]),
@@ -40,4 +40,4 @@ def formula_module(layer: Formula) -> EquationModule:
     ]
     body = ["\n".join(docstring), *("\n".join(method) for method in methods)]
     source = "\n".join(["class {class_name}(nn.Module):", *indented(["\n\n".join(body)])])
-    return EquationModule(class_name(parsed.name), source, writer.sizes.arguments(), writer.weights())
+    return EquationModule(class_name(parsed.name), source, tuple(map(str, sizes.values())), writer.weights())

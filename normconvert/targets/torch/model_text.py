@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from normconvert.errors import NormconvertError
-from normconvert.ir.layers import Bidirectional, Formula, Recurrent
+from normconvert.ir.layers import Bidirectional, Formula, Recurrent, recurrent_parts
 from normconvert.ir.model import Array, Model, Node, value_name
+from normconvert.ir.shapes import infer
 from normconvert.targets.torch.cell_module import Use
 from normconvert.targets.torch.layer_code import Call, LayerCode, formula_layer, plain_layer
 from normconvert.targets.torch.library import blocks_for, library, names_read
 from normconvert.targets.torch.module import Module
 from normconvert.targets.torch.names import MODULE_ATTRIBUTES, PYTHON_NAMES, Namer, Observation
 from normconvert.targets.torch.recurrent_code import bidirectional_layer, recurrent_layer
-from normconvert.targets.torch.text import indented, one_line, signature, tuple_type
+from normconvert.targets.torch.text import docstring, indented, one_line, signature, tuple_type
 
 _OF_THE_FILE = {"Model", "load", "load_file", "Path", "IndexError"}
 """Names that a class made for a cell must not have."""
@@ -54,6 +55,8 @@ def write_model(model: Model, *, exported: bool = False) -> Written:
 class _ModelWriter:
     def __init__(self, model: Model, exported: bool) -> None:
         self.model, self.exported = model, exported
+        recurrent = [part for layer in model.layers.values() for part in recurrent_parts(layer)]
+        self.reversible = any(part.reverse for part in recurrent)
         self.codes = {name: self._code(name) for name in model.layers}
         namer = Namer(MODULE_ATTRIBUTES)
         self.attributes: dict[tuple[str, str], str] = {(name, ""): namer(name) for name in model.layers}
@@ -73,6 +76,7 @@ class _ModelWriter:
             masked=any(node.masks[:1] not in ((), ("",)) for node in nodes),
             initial=max((len(node.states) for node in nodes), default=0),
             exported=self.exported,
+            reversible=self.reversible,
         )
         try:
             if isinstance(layer, Recurrent):
@@ -144,8 +148,15 @@ class _ModelWriter:
                 lines += code.write(own, results, self._call(node))
             except NormconvertError as error:
                 raise error.at(f"layer {node.layer}") from None
-        body = [*lines, f"return {', '.join(outputs)}"]
+        body = [*self._forward_docstring(), *lines, f"return {', '.join(outputs)}"]
         return [signature("forward", ["self", *arguments], tuple_type(len(outputs))), *indented(body)]
+
+    def _forward_docstring(self) -> list[str]:
+        """What goes in and comes out, with shapes."""
+        shapes = infer(self.model)
+        given = [f"{self.locals[each.name]} {_shape((None, *each.shape))}" for each in self.model.inputs]
+        results = [f"{one_line(name)} {_shape(shapes[name])}" for name in self.model.outputs]
+        return docstring(f"From {', '.join(given)} to {', '.join(results)}.")
 
     def _call(self, node: Node) -> Call:
         names = self.locals
@@ -175,9 +186,8 @@ class _ModelWriter:
         lines += [f"Source:  {source}" + (f" ({one_line(provenance.framework)})" if provenance.framework else "")]
         lines += [f"SHA-256: {one_line(provenance.sha256)}"] if provenance.sha256 else []
         for declared in self.model.inputs:
-            shape = ", ".join(["batch", *("?" if size is None else str(size) for size in declared.shape)])
             kind = ", integers" if declared.dtype == "int" else ""
-            lines.append(f"Input:   {one_line(declared.name)} [{shape}]{kind}")
+            lines.append(f"Input:   {one_line(declared.name)} {_shape((None, *declared.shape))}{kind}")
         lines += [f"Output:  {one_line(name)}" for name in self.model.outputs]
         lines += ['"""', "", "from pathlib import Path", ""]
         lines += ["import torch"] if "torch" in used else []
@@ -197,6 +207,11 @@ class _ModelWriter:
                 found[value_name(node.name, n)] = Observation(attribute, calls[node.layer], pick)
             calls[node.layer] += 1
         return found
+
+
+def _shape(shape: Sequence[int | None]) -> str:
+    """A shape with its batch axis for a docstring; `?` for a free size."""
+    return f"[{', '.join(['batch', *('?' if size is None else str(size) for size in shape[1:])])}]"
 
 
 def _named(source: str, name: str) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from normconvert.errors import MissingRuntime, Unsupported, UsageError
-from normconvert.ir.layers import AnyLayer, Bidirectional, Recurrent
+from normconvert.ir.layers import AnyLayer, recurrent_parts
 from normconvert.ir.model import Array, Model
 from normconvert.targets.torch.model_text import Written, write_model
 
@@ -36,8 +36,7 @@ def save_exported(model: Model, path: Path) -> None:
     """See `targets.torch.write_exported`."""
     torch = _torch()
     for name, layer in model.layers.items():
-        parts = [layer.forward, layer.backward] if isinstance(layer, Bidirectional) else [layer]
-        if any(isinstance(part, Recurrent) and part.stateful for part in parts):
+        if any(part.stateful for part in recurrent_parts(layer)):
             raise Unsupported(
                 "an exported program cannot carry states from call to call",
                 where=f"layer {name}",
@@ -95,8 +94,7 @@ def load_module(folder: Path) -> Any:
 
 def _most_steps(layer: AnyLayer) -> int:
     """How many time steps a layer has statistics for, where another one is an error."""
-    parts = [layer.forward, layer.backward] if isinstance(layer, Bidirectional) else [layer]
-    norms = [norm for part in parts if isinstance(part, Recurrent) for norm in part.cell.norms.values()]
+    norms = [norm for part in recurrent_parts(layer) for norm in part.cell.norms.values()]
     limits = [norm.steps for norm in norms if norm.steps is not None and norm.past_end == "error"]
     return max(min([_EXAMPLE_SIZES[0], *limits]), 2)
 

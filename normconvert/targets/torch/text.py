@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable
 
 WIDTH = 100
@@ -52,6 +53,23 @@ def assignment(targets: Iterable[str], function: str, arguments: Iterable[str], 
         return f"{head}{flat})"
     inside = [flat] if indent + 4 + len(flat) <= LONGEST else [f"{argument}," for argument in given]
     return "\n".join([head, *(f"    {line}" for line in inside), ")"])
+
+
+def wrapped(text: str) -> list[str]:
+    """A paragraph of a docstring inside a method as lines."""
+    return textwrap.wrap(text, LONGEST - 8, break_long_words=False, break_on_hyphens=False)
+
+
+def docstring(text: str) -> list[str]:
+    """A docstring of one paragraph inside a method."""
+    lines = wrapped(f'"""{text}"""')
+    return lines if len(lines) == 1 else [*lines[:-1], lines[-1].removesuffix('"""'), '"""']
+
+
+def kept_arguments(names: list[str]) -> list[str]:
+    """The lines of a constructor that make attributes of arguments."""
+    line = f"{', '.join(f'self.{name}' for name in names)} = {', '.join(names)}"
+    return [line] if len(line) <= LONGEST - 8 else [f"self.{name} = {name}" for name in names]
 
 
 def tuple_type(count: int) -> str:

@@ -42,6 +42,7 @@ class CellBatchNorm(nn.Module):
         space: number of axes between time and features.
         rows: number of time steps with statistics (`per_step`) or affine parameters (`affine_per_step`) of their own.
         momentum: weight of the old running value; a step past the last row updates the row that it uses.
+        frozen: training leaves the running statistics as they are, and normalises with them.
         from_batch: no running statistics; the moments of the batch at hand in eval mode too.
         sequence: moments over batch and time together.
         pooled: moments over batch and features together.
@@ -62,6 +63,7 @@ class CellBatchNorm(nn.Module):
         scale: bool = True,
         center: bool = True,
         placement: str = "inside",
+        frozen: bool = False,
         from_batch: bool = False,
         sequence: bool = False,
         pooled: bool = False,
@@ -71,7 +73,7 @@ class CellBatchNorm(nn.Module):
         super().__init__()
         self.eps, self.momentum, self.space, self.placement = eps, momentum, space, placement
         self.rows, self.per_step, self.affine_per_step, self.past_end = rows, per_step, affine_per_step, past_end
-        self.sequence, self.pooled = sequence, pooled
+        self.sequence, self.pooled, self.frozen = sequence, pooled, frozen
         self.unbiased, self.unbiased_running = unbiased, unbiased_running
         affine = [rows, features] if affine_per_step else [features]
         statistics = [rows, features] if per_step else [features]
@@ -87,7 +89,7 @@ class CellBatchNorm(nn.Module):
         running_mean, running_var = self.running_mean, self.running_var
         if running_mean is None or running_var is None:
             mean, variance = self.moments(u, t, self.unbiased)
-        elif self.training:
+        elif self.training and not self.frozen:
             mean, variance = self.moments(u, t, self.unbiased)
             self.update(u, t, row, running_mean, running_var)
         else:
