@@ -17,7 +17,9 @@ import numpy as np
 import pytest
 
 from normconvert.errors import CorruptFile, NormconvertError, Unsupported, UsageError
+from normconvert.ir.layers import BatchNormalization
 from normconvert.sources import detect, read
+from normconvert.sources.doubts import layer_doubts
 
 DENSE = {"class_name": "Dense", "config": {"name": "dense", "units": 2, "activation": "tanh", "use_bias": True}}
 LSTM = {
@@ -467,3 +469,21 @@ def test_a_copy_is_the_same_source(tmp_path: Path) -> None:
     path = write(tmp_path / "a.h5")
     copy = Path(shutil.copy(path, tmp_path / "b.h5"))
     assert read(path).model.provenance.sha256 == read(copy).model.provenance.sha256
+
+
+def test_untrained_statistics_are_a_warning(tmp_path: Path) -> None:
+    """A batch norm as Keras builds it, before any training step."""
+    keras = pytest.importorskip("keras")
+    layers = keras.layers
+    model = keras.Sequential([keras.Input((None, 3)), layers.BatchNormalization(name="fresh"), layers.LSTM(2)])
+    model.save(tmp_path / "a.keras")
+    (warning,) = read(tmp_path / "a.keras").model.provenance.warnings
+    assert "fresh.mean" in warning
+    assert "never trained" in warning
+
+
+def test_statistics_of_the_batch_at_hand_are_a_warning() -> None:
+    layer = BatchNormalization(epsilon=1e-3, source="batch")
+    weights = {"gamma": np.full(3, 0.7), "beta": np.full(3, 0.2)}
+    (warning,) = layer_doubts("norm", layer, weights)
+    assert "norm normalises with the statistics of the batch at hand" in warning

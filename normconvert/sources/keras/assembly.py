@@ -15,6 +15,7 @@ from normconvert.ir.layers import AnyLayer
 from normconvert.ir.model import Array, Node, value_name
 from normconvert.ir.shapes import layer_outputs
 from normconvert.ir.shapes.basics import Shape, Stored
+from normconvert.sources.doubts import layer_doubts
 from normconvert.sources.keras.building import Config
 from normconvert.sources.keras.keras1 import KERNELS, KernelScope, doubts, modernise
 from normconvert.sources.keras.operands import is_operation
@@ -178,8 +179,7 @@ class Assembly:
         self.layers[name] = layer
         for weight, array in weights.items():
             self.weights[f"{name}.{weight}"] = array
-            if array.dtype.kind == "f" and not np.isfinite(array).all():
-                self.warnings.append(f"The weight {name}.{weight} holds NaN or infinity.")
+        self.warnings += layer_doubts(name, layer, weights)
         return name
 
     def add_node(

@@ -18,6 +18,7 @@ from normconvert.sources.keras.hdf5 import Stored
 from normconvert.sources.keras.recipe import FREE, UNKNOWN
 from normconvert.sources.keras.shapes_to_layers import Shapes, from_arrays
 from normconvert.sources.keras.tree_store import snake_case
+from normconvert.sources.keras.versions import KerasDialect, dialect_of
 from normconvert.sources.toml import Assumed, write_toml
 
 _CLASSES = [
@@ -61,6 +62,7 @@ def infer_recipe(container: Container) -> str:
     keras1 = any(role in ("W", "U") or role.startswith(("W_", "U_")) for one in found for role in one.arrays)
     era = "1.2.2" if keras1 else "2.15" if container.format == "keras-h5" else "3.0"
     version: Any = container.version or Assumed(era, "the file names no version of Keras")
+    _date(layers, dialect_of(container.version or era))
     backend: Any = container.backend or None
     if keras1 and not any(name.endswith(":0") for name in container.file.arrays):
         backend = Assumed("theano", "no name ends in ':0'")
@@ -80,6 +82,15 @@ def _chain(layers: list[Config]) -> None:
         owner = layer.get("layer", layer)
         if "return_sequences" in owner and {"return_sequences", "layer"} & set(following):
             owner["return_sequences"] = Assumed(True, "another layer over time follows")
+
+
+def _date(layers: list[Config], dialect: KerasDialect) -> None:
+    """The gates' activation is the default of the version that wrote the file."""
+    for layer in layers:
+        owner = layer.get("layer", layer)
+        if "recurrent_activation" in owner:
+            default = dialect.default(owner["class"], "recurrent_activation", noted=False)
+            owner["recurrent_activation"] = Assumed(default, f"the default of Keras {dialect.text}")
 
 
 def _legacy(container: Container) -> list[_Found]:

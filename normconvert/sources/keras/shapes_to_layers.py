@@ -49,7 +49,7 @@ def _recurrent(shapes: Shapes) -> Config:
 def _gated(bias: tuple[int, ...] | None) -> Config:
     return {
         "activation": Assumed("tanh"),
-        "recurrent_activation": Assumed("sigmoid", "the default was hard_sigmoid before Keras 2.3"),
+        "recurrent_activation": Assumed("sigmoid"),
         "use_bias": bias is not None,
     }
 

@@ -8,6 +8,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,11 @@ _EXAMPLE_SIZES = (24, 19)
 def save_torchscript(model: Model, path: Path) -> None:
     """See `targets.torch.write_torchscript`."""
     torch = _torch()
+    program = BytesIO()
     with loaded(write_model(model)) as module:
-        torch.jit.save(torch.jit.script(module), path)
+        torch.jit.save(torch.jit.script(module), program)
+    # PyTorch's own writer aborts the process where the disk is full.
+    path.write_bytes(program.getbuffer())
 
 
 def save_exported(model: Model, path: Path) -> None:
@@ -62,7 +66,9 @@ def save_exported(model: Model, path: Path) -> None:
     except (RuntimeError, ValueError, AssertionError, torch._dynamo.exc.TorchDynamoException) as error:
         reason = str(error).strip().split("\n")[0][:200]
         raise Unsupported(f"torch.export cannot express the model: {reason}", remedy=_FOLDER_INSTEAD) from None
-    torch.export.save(program, path)
+    stored = BytesIO()
+    torch.export.save(program, stored)
+    path.write_bytes(stored.getbuffer())
 
 
 @contextmanager
