@@ -18,6 +18,7 @@ from normconvert.ir import layers
 from normconvert.ir.functions import FUNCTIONS
 from normconvert.ir.layers import Activation, AnyLayer, Apply, Bidirectional, Recurrent
 from normconvert.ir.model import Input, Model, Node, Provenance
+from normconvert.ir.shapes import infer
 from normconvert.targets.torch import observations, write_exported, write_folder, write_torchscript
 from normconvert.targets.torch.functions import EXPRESSIONS
 from normconvert.targets.torch.library import library
@@ -194,6 +195,16 @@ def test_weights_are_oriented_and_typed_as_in_pytorch(tmp_path: Path) -> None:
     double = replace(model, weights={name: array.astype(np.float64) + 1e-9 for name, array in model.weights.items()})
     module = build(double, tmp_path / "double")
     np.testing.assert_array_equal(module.state_dict()["layer.bias"].numpy(), double.weights["layer.bias"])
+
+
+def test_forward_says_what_goes_in_and_comes_out(tmp_path: Path) -> None:
+    model = model_of(CASES["dense"])
+    forward = build(model, tmp_path).forward.__doc__ or ""
+    (output,) = model.outputs
+    units = model.weights["layer.bias"].shape[0]
+    sizes = ", ".join("?" if size is None else str(size) for size in infer(model)[output])
+    assert sizes.endswith(str(units))
+    assert f"{output} [batch, {sizes}]" in " ".join(forward.split())
 
 
 def test_names_of_the_module_are_kept_free() -> None:

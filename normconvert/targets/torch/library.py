@@ -36,16 +36,22 @@ def library() -> dict[str, Block]:
     blocks: dict[str, Block] = {}
     for file in _FILES:
         text = files("normconvert.targets.torch.blocks").joinpath(f"{file}.py").read_text(encoding="utf-8")
+        lines = text.splitlines()
         for node in ast.parse(text).body:
             if isinstance(node, ast.ClassDef | ast.FunctionDef):
-                source = ast.get_source_segment(text, node) or ""
-                blocks[node.name] = Block(node.name, source, frozenset(names_read(source)))
+                # Whole lines: ast.get_source_segment splits the text anew for every block.
+                source = "\n".join(lines[node.lineno - 1 : node.end_lineno])
+                blocks[node.name] = Block(node.name, source, frozenset(_names_in(node)))
     return blocks
 
 
 def names_read(source: str) -> set[str]:
     """Every bare name that Python source reads."""
-    return {node.id for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Name)}
+    return _names_in(ast.parse(source))
+
+
+def _names_in(tree: ast.AST) -> set[str]:
+    return {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
 
 
 def blocks_for(names: Iterable[str]) -> list[Block]:

@@ -155,7 +155,7 @@ class _ModelWriter:
         """What goes in and comes out, with shapes."""
         shapes = infer(self.model)
         given = [f"{self.locals[each.name]} {_shape((None, *each.shape))}" for each in self.model.inputs]
-        results = [f"{one_line(name)} {_shape(shapes[name])}" for name in self.model.outputs]
+        results = [f"{one_line(name)} {_shape((None, *shapes[name]))}" for name in self.model.outputs]
         return docstring(f"From {', '.join(given)} to {', '.join(results)}.")
 
     def _call(self, node: Node) -> Call:
