@@ -199,7 +199,7 @@ def test_weights_are_oriented_and_typed_as_in_pytorch(tmp_path: Path) -> None:
 
 def test_forward_says_what_goes_in_and_comes_out(tmp_path: Path) -> None:
     model = model_of(CASES["dense"])
-    forward = build(model, tmp_path).forward.__doc__ or ""
+    forward = build(model, tmp_path / "model").forward.__doc__ or ""
     (output,) = model.outputs
     units = model.weights["layer.bias"].shape[0]
     sizes = ", ".join("?" if size is None else str(size) for size in infer(model)[output])
