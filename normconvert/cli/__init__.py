@@ -26,7 +26,7 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line and end the process: an error of ours becomes one line and its exit code."""
-    from normconvert.errors import CorruptFile, NormconvertError
+    from normconvert.errors import CorruptFile, NormconvertError, UsageError
 
     signal.signal(signal.SIGTERM, _stop)
     try:
@@ -42,7 +42,8 @@ def main() -> None:
         sys.exit(error.exit_code)
     except click.UsageError as error:
         command = error.ctx.command_path if error.ctx is not None else "normconvert"
-        fail(f"{error.format_message().rstrip('.')}. See '{command} --help'", error.exit_code)
+        usage = UsageError(error.format_message().rstrip("."), remedy=f"See '{command} --help'")
+        fail(str(usage), error.exit_code)
     except click.ClickException as error:
         fail(error.format_message(), error.exit_code)
     except BrokenPipeError:
