@@ -102,3 +102,23 @@ def test_what_is_refused(class_name: str, extra: dict[str, Any], match: str, tmp
     ]
     with pytest.raises(Unsupported, match=match):
         old_model(tmp_path, layers, {}, "tensorflow")
+
+
+def test_flipped_kernels_of_both_directions_are_refused(tmp_path: Path) -> None:
+    """Read as they stand they would give another function without a word."""
+    inner = {
+        "name": "images",
+        "nb_filter": 3,
+        "nb_row": 2,
+        "nb_col": 3,
+        "inner_activation": "hard_sigmoid",
+        "dim_ordering": "tf",
+    }
+    both = {
+        "name": "both",
+        "merge_mode": "concat",
+        "layer": {"class_name": "ConvLSTM2D", "config": inner},
+        "batch_input_shape": [None, 4, 7, 6, 5],
+    }
+    with pytest.raises(Unsupported, match=r"both: a Bidirectional ConvLSTM2D of the Theano backend"):
+        old_model(tmp_path, [{"class_name": "Bidirectional", "config": both}], {}, backend="theano")

@@ -119,6 +119,14 @@ class Assembly:
         class_name, config, name = describe(entry)
         if self.dialect.major == 1:
             class_name, config = modernise(class_name, config)
+        wrapped = config.get("layer")
+        inner_class = wrapped.get("class_name") if isinstance(wrapped, dict) else None
+        if self.dialect.theano and class_name == "Bidirectional" and inner_class in KERNELS:
+            raise Unsupported(
+                f"a Bidirectional {inner_class} of the Theano backend, whose kernels are stored flipped",
+                where=f"{self.place}: {prefix}{plain_name(name)}",
+                remedy="Save the file again with the TensorFlow backend",
+            )
         if self.dialect.major == 1 or self.dialect.theano:
             scope = KernelScope(scope, class_name, config, self.dialect.theano)
             self.dialect.used.update(doubts(class_name, config, self.dialect.text, self.dialect.theano))
