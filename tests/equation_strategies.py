@@ -115,7 +115,7 @@ def vector(draw: st.DrawFn, scope: _Scope, size: int, depth: int) -> Expression:
     source = draw(st.sampled_from([n for n, names in scope.vectors.items() if names]))
     rules = ["product", "concat"] + (["name"] * 2 if known else [])
     if depth > 0 and known:
-        rules += ["unary", "binary", "norm", "slice", "number", "softmax", "keepdims"]
+        rules += ["unary", "binary", "norm", "norm of positions", "slice", "number", "softmax", "keepdims"]
     rule = draw(st.sampled_from(rules))
     if rule == "name":
         return Name(draw(st.sampled_from(known)))
@@ -137,6 +137,12 @@ def vector(draw: st.DrawFn, scope: _Scope, size: int, depth: int) -> Expression:
         groups = draw(st.sampled_from([g for g in range(1, size + 1) if size % g == 0 and size // g > 1] or [1]))
         scope.norms[name] = Norm(kind="layer", features=size, groups=groups, epsilon=0.1)
         return Call(name, (inner,))
+    if rule == "norm of positions":
+        name = f"n{len(scope.norms)}"
+        count = draw(st.sampled_from([count for count in range(1, size + 1) if size % count == 0]))
+        scope.norms[name] = Norm(kind="batch", features=size // count, positions=(count,), epsilon=0.1)
+        image = Call("reshape", (inner,), (("shape", (count, size // count)),))
+        return Call("reshape", (Call(name, (image,)),), (("shape", (size,)),))
     if rule == "slice":
         return Index(draw(vector(scope, size + 2, 0)), (Slice(Bound(1), Bound(1 + size)),))
     if rule == "number":

@@ -21,9 +21,9 @@ from normconvert.cells.layout import (
     assemble,
     parse_layout,
     shape_of,
-    solve_sizes,
     take_apart,
 )
+from normconvert.cells.solving import solve_sizes
 from normconvert.errors import CorruptFile, NormconvertError, UsageError
 from normconvert.interpreter.recurrent import run_recurrent
 from normconvert.ir.checking import check
@@ -125,6 +125,7 @@ def test_every_layout_of_a_family_builds_the_same_cell() -> None:
         shapes = {"inputs": 3, "units": 5, "steps": 4, "channels": 2, "filters": 3, "projected": 2, "joint": 6}
         shapes |= {name: shapes[other] for name, other in chosen.same_sizes.items()}
         shapes |= {"rows": 5, "columns": 4, "state_rows": 5, "state_columns": 4, "window_rows": 3, "window_columns": 2}
+        shapes |= {"slices": 6, "window_slices": 3}
         cell, weights = chosen.build(
             first, stored_tensors(chosen, first, shapes, set()), config=CONFIG, dims=spatial(shapes)
         )

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from equation_strategies import equations, typed_cells
@@ -406,6 +407,9 @@ def test_convolution_options_are_bounded(options: str, what: str) -> None:
         ({"features": 5, "kind": "batch", "groups": 5}, "only a layer"),
         ({"features": 5, "groups": 5, "pooled": True}, "pooled"),
         ({"features": 5, "groups": 5, "unbiased": True}, "unbiased"),
+        ({"features": 5, "positions": (3,)}, "only a batch norm has statistics per position"),
+        ({"features": 5, "positions": (3,), "kind": "batch", "pooled": True}, "pooled moments are not per position"),
+        ({"features": 5, "positions": (3, 0), "kind": "batch"}, "at least 1"),
     ],
 )
 def test_a_norm_that_contradicts_itself(fields: dict[str, Any], what: str) -> None:
@@ -413,6 +417,15 @@ def test_a_norm_that_contradicts_itself(fields: dict[str, Any], what: str) -> No
     with pytest.raises(EquationError, match="norm ln: ") as caught:
         check(cell("    h = ln(h)", norms={"ln": norm}))
     assert what in str(caught.value)
+
+
+@pytest.mark.parametrize("shape", [(3, 5), (2, 4), (2, 3, 4), (None, 4)])
+def test_positions_are_all_axes_before_the_features(shape: tuple[int | None, ...]) -> None:
+    norm = Norm(kind="batch", features=4, positions=(3,), epsilon=1e-3)
+    layer = Cell(equations="layer f(x) -> y:\n    y = bn(x)", dims={}, input_shapes={"x": shape}, norms={"bn": norm})
+    assert check(msgspec.structs.replace(layer, input_shapes={"x": (3, 4)}))["y"] == (3, 4)
+    with pytest.raises(EquationError, match=r"declared for 4 features at positions \[3\]"):
+        check(layer)
 
 
 def test_an_output_that_depends_on_nothing() -> None:
@@ -441,7 +454,7 @@ def test_the_interpreter_gives_the_shapes_that_check_predicts(random_cell: Cell,
     rng = np.random.default_rng(0)
     predicted = check(random_cell)
     assert None not in (shape for value in predicted.values() for shape in value)
-    weights = {name: rng.normal(0.3, 0.5, shape) for name, shape in random_cell.weight_shapes().items()}
+    weights = {name: rng.uniform(0.1, 0.5, shape) for name, shape in random_cell.weight_shapes().items()}
     seen: dict[str, tuple[int, ...]] = {}
     inputs = {"x": rng.normal(size=(batch, *predicted["x"]))}
     states = {name: rng.normal(size=(batch, *state.shape)) for name, state in random_cell.states.items()}

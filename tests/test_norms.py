@@ -60,6 +60,20 @@ def test_batch_norm_with_the_moments_of_the_batch(space: tuple[int, ...]) -> Non
     np.testing.assert_allclose(normalise(norm, x, w, 0), np.moveaxis(expected.numpy(), 1, -1), rtol=1e-11, atol=1e-12)
 
 
+@pytest.mark.parametrize("source", ["population", "batch"])
+def test_batch_norm_per_position(source: str) -> None:
+    """As PyTorch's norm of a vector that holds every position; gamma and beta are the same at all of them."""
+    norm = Norm(kind="batch", features=FEATURES, positions=(3, 2), epsilon=1e-3, source=source)  # type: ignore[arg-type]
+    x, w = value(3, 2), weights_of(norm)
+    assert w["gamma"].shape == (FEATURES,)
+    t = in_torch(w)
+    stored = [t[role].flatten() for role in ("mean", "variance")] if source == "population" else [None, None]
+    affine = [t[role].repeat(6) for role in ("gamma", "beta")]
+    flat = torch.from_numpy(x).flatten(1)
+    expected = F.batch_norm(flat, *stored, *affine, training=source == "batch", eps=1e-3).reshape(x.shape)
+    np.testing.assert_allclose(normalise(norm, x, w, 0), expected, rtol=1e-10, atol=1e-11)
+
+
 def test_layer_norm() -> None:
     norm = Norm(kind="layer", features=FEATURES, epsilon=1e-3)
     x, w = value(4), weights_of(norm)
@@ -177,11 +191,11 @@ def test_a_row_per_step(past_end: str, rows: list[int | None], affine_per_step: 
 
 
 @pytest.mark.parametrize("past_end", ["last", "modulo", "bypass"])
-@pytest.mark.parametrize("space", [(), (4,)])
-def test_samples_at_different_steps(past_end: PastEnd, space: tuple[int, ...]) -> None:
+@pytest.mark.parametrize(("space", "own"), [((), False), ((4,), False), ((4, 2), True)])
+def test_samples_at_different_steps(past_end: PastEnd, space: tuple[int, ...], own: bool) -> None:
     norm = Norm(
         kind="batch", features=FEATURES, epsilon=1e-5, scope="per_step", steps=ROWS, affine_per_step=True,
-        past_end=past_end,
+        past_end=past_end, positions=space if own else (),
     )  # fmt: skip
     x, w = value(*space), weights_of(norm)
     steps = np.arange(len(x))[::-1].copy()
@@ -266,4 +280,6 @@ def test_weight_shapes() -> None:
     assert rows.weight_shapes() == {"gamma": (3, 4), "beta": (3, 4), "mean": (4,), "variance": (4,)}
     of_batch = Norm(kind="batch", features=4, epsilon=1e-3, source="batch", scope="per_step")
     assert of_batch.weight_shapes() == {"gamma": (4,), "beta": (4,)}
+    places = Norm(kind="batch", features=4, positions=(5, 2), epsilon=1e-3, scope="per_step", steps=3, gamma=False)
+    assert places.weight_shapes() == {"beta": (4,), "mean": (3, 5, 2, 4), "variance": (3, 5, 2, 4)}
     assert Norm(kind="layer", features=4, epsilon=1e-3, gamma=False, beta=False).weight_shapes() == {}

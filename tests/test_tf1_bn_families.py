@@ -92,6 +92,24 @@ dims = {{ {dims} }}
 """
 
 
+def test_the_size_of_the_image_on_the_command_line(
+    saved_cell: Callable[[str], Saved], command: Callable[..., Any], run_folder: Callable[..., Any], tmp_path: Path
+) -> None:
+    """In place of a recipe, for a cell whose variables do not tell it."""
+    saved = saved_cell("conv gru")
+    seen = command("inspect", saved.prefix)
+    assert "conv: one direction, ?x?x3 -> ?x?x2 features" in seen.stdout
+    refused = command("tf1-to-torch", saved.prefix, "--scope", "conv")
+    assert refused.exit_code == 3
+    assert "Say --set dims.rows=SIZE --set dims.columns=SIZE" in refused.stderr
+    for wrong in ("0", "2.5", "four", "true"):
+        refused = command("tf1-to-torch", saved.prefix, "--scope", "conv", "--set", f"dims.rows={wrong}")
+        assert refused.exit_code == 2
+        assert "is no value for dims.rows" in refused.stderr
+    sizes = [part for name, size in CELLS["conv gru"].dims.items() for part in ("--set", f"dims.{name}={size}")]
+    check(saved, command, run_folder, tmp_path / "torch", *sizes)
+
+
 @pytest.mark.parametrize(
     ("name", "setting"),
     [

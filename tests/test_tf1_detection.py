@@ -653,7 +653,7 @@ def test_a_pair_of_directions() -> None:
         cells = [_cell(backward), _cell(forward), _cell("other/elsewhere")][: 3 if scope else 2]
         groups = layers_under(scope, cells)
         assert _shape(groups) == [(_scopes(forward), _scopes(backward))]
-        assert (groups[0].inputs, groups[0].outputs) == (IN, 2 * H)
+        assert (groups[0].inputs, groups[0].outputs) == ((IN,), (2 * H,))
         assert _shape(layers_under(backward, cells)) == [(_scopes(backward), [])]
 
 
@@ -822,8 +822,8 @@ def test_seqsleepnet(shared_models: Path) -> None:
     assert all("the layout's order f, i, o, g fits best" in c.evidence[-1] for c in found.cells)
     assert all("too little" not in c.evidence[-1] for c in found.cells)
     assert {scope: (layers[0].inputs, layers[0].outputs) for scope, layers in found.scopes.items()} == {
-        "frame_rnn_layer": (32, 128),
-        "epoch_rnn_layer": (128, 128),
+        "frame_rnn_layer": ((32,), (128,)),
+        "epoch_rnn_layer": ((128,), (128,)),
     }
     assert [layer.scope for layer in found.plain] == ["output_layer/output"]
     assert sum(len(each.variables) for each in found.aside) == 71
@@ -861,7 +861,7 @@ def test_char_rnn(shared_models: Path) -> None:
     found = survey(shared_models / "char-rnn-shakespeare")
     assert [cell.family for cell in found.cells] == ["tf1_lstm", "tf1_lstm"]
     (layers,) = found.scopes.values()
-    assert [(layer.inputs, layer.outputs) for layer in layers] == [(65, 128), (128, 128)]
+    assert [(layer.inputs, layer.outputs) for layer in layers] == [((65,), (128,)), ((128,), (128,))]
     assert not found.unknown
 
 

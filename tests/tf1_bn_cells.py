@@ -455,6 +455,7 @@ def sonnet(
 
 ROWS, COLUMNS, FILTERS, WINDOW = 4, 5, 2, 3
 SPACE = (ROWS, COLUMNS)
+SLICES = 6
 
 
 def conv_gru(use_bias: bool) -> TfCell:
@@ -480,6 +481,52 @@ def conv_gru(use_bias: bool) -> TfCell:
         n = hx + hh + (v("candidate/bias", [FILTERS]) if use_bias else 0.0)
         h = u * h + (1 - u) * tanh(n)
         return h, (h,)
+
+    return cell
+
+
+def conv_on_input(x: Any, v: Variables, place: str, norm: str, filters: int, *, training: bool) -> Any:
+    """A convolution without bias, and a norm with a mean and a variance per pixel and filter."""
+    y = convolved(x, v, place, filters)
+    if training:
+        return of_batch(y, v(f"{norm}/scale", [filters]), v(f"{norm}/offset", [filters]), 1e-3)
+    return shared(v, norm, y, 1e-3, POPULATION, (1, *map(int, y.shape[1:-1])))
+
+
+def conv_on_state(h: Any, v: Variables, place: str, filters: int) -> Any:
+    """A convolution with a bias."""
+    return convolved(h, v, place, filters) + v(f"{place}/biases", [filters])
+
+
+def convolved(value: Any, v: Variables, place: str, filters: int) -> Any:
+    """A convolution of images or volumes."""
+    volume = len(value.shape) == 5
+    kernel = v(f"{place}/weights", [WINDOW, 2, *([3] if volume else []), int(value.shape[-1]), filters])
+    if volume:
+        return _tf().nn.conv3d(value, kernel, [1] * 5, padding="SAME")
+    return _tf().nn.conv2d(value, kernel, strides=1, padding="SAME")
+
+
+def input_conv_gru(training: bool) -> TfCell:
+    def cell(v: Variables, x: Any, states: tuple[Any, ...], t: Any) -> Result:
+        (h,) = states
+        on_input = conv_on_input(x, v, "gates/conv_x", "gates/bn_x", 2 * FILTERS, training=training)
+        r, u = split(sigmoid(on_input + conv_on_state(h, v, "gates/conv_h", 2 * FILTERS)), 2)
+        n = conv_on_input(x, v, "candidate/conv_x_c", "candidate/bn_x_c", FILTERS, training=training)
+        h = u * h + (1 - u) * tanh(n + conv_on_state(r * h, v, "candidate/conv_rh", FILTERS))
+        return h, (h,)
+
+    return cell
+
+
+def input_conv_lstm(training: bool) -> TfCell:
+    def cell(v: Variables, x: Any, states: tuple[Any, ...], t: Any) -> Result:
+        c, h = states
+        on_input = conv_on_input(x, v, "gates/conv_x", "gates/bn_x", 4 * FILTERS, training=training)
+        j, i, f, o = split(on_input + conv_on_state(h, v, "gates/conv_h", 4 * FILTERS), 4)
+        c = c * sigmoid(f + 1.0) + sigmoid(i) * tanh(j)
+        h = sigmoid(o) * tanh(c)
+        return h, (c, h)
 
     return cell
 
@@ -610,6 +657,42 @@ CELLS = {
         "batch_norm_lstm",
         settings=STORED,
         ambiguous=True,
+    ),
+    "input conv gru": BnCell(
+        "bn_conv_gru_input_2d",
+        "per_pixel",
+        input_conv_gru(False),
+        "rnn",
+        ((*SPACE, FILTERS),),
+        shapes=((1, 2), (3, 4)),
+        features=(*SPACE, INPUTS),
+    ),
+    "input conv lstm": BnCell(
+        "bn_conv_lstm_input_2d",
+        "per_pixel",
+        input_conv_lstm(False),
+        "rnn",
+        ((*SPACE, FILTERS),) * 2,
+        shapes=((1, 2), (3, 4)),
+        features=(*SPACE, INPUTS),
+    ),
+    "input conv gru, volumes": BnCell(
+        "bn_conv_gru_input_3d",
+        "per_voxel",
+        input_conv_gru(False),
+        "rnn",
+        ((*SPACE, SLICES, FILTERS),),
+        shapes=((2, 3),),
+        features=(*SPACE, SLICES, INPUTS),
+    ),
+    "input conv lstm, volumes": BnCell(
+        "bn_conv_lstm_input_3d",
+        "per_voxel",
+        input_conv_lstm(False),
+        "rnn",
+        ((*SPACE, SLICES, FILTERS),) * 2,
+        shapes=((2, 3),),
+        features=(*SPACE, SLICES, INPUTS),
     ),
     "conv gru": BnCell(
         "bn_conv_gru_per_step_2d",

@@ -47,16 +47,27 @@ def graph(build: Callable[[Any, np.random.Generator], Feeds]) -> Callable[[Any, 
 
 def saved(name: str, folder: Path) -> Saved:
     """Builds, saves and runs one of the graphs."""
+    build = {**GRAPHS, **OTHERS}[name]
+    return run_graph(build, folder, np.random.default_rng(sum(map(ord, name))), resource="resource" in name)
+
+
+def run_graph(
+    build: Callable[[Any, np.random.Generator], Feeds],
+    folder: Path,
+    rng: np.random.Generator,
+    *,
+    resource: bool = False,
+) -> Saved:
+    """Builds, saves and runs a graph, with reference or resource variables."""
     import tensorflow
 
     tf = tensorflow.compat.v1
-    rng = np.random.default_rng(sum(map(ord, name)))
     flow, resources = tf.control_flow_v2_enabled(), tf.resource_variables_enabled()
     tf.disable_control_flow_v2()
-    (tf.enable_resource_variables if "resource" in name else tf.disable_resource_variables)()
+    (tf.enable_resource_variables if resource else tf.disable_resource_variables)()
     try:
         with tf.Graph().as_default(), tf.Session() as session:
-            feeds = {**GRAPHS, **OTHERS}[name](tf, rng)
+            feeds = build(tf, rng)
             session.run(tf.global_variables_initializer())
             for variable in tf.global_variables():
                 variable.load(random_value(variable.op.name, tuple(variable.shape), rng), session)

@@ -171,6 +171,32 @@ def conv_lstm(axes: int) -> TfCell:
     return cell
 
 
+def conv_gru(*, normalize: bool) -> TfCell:
+    """A ConvGRUCell; contrib's layer_norm takes its moments over the whole image, and has a scale per channel."""
+
+    def cell(v: Variables, x: Any, states: Any, t: Any) -> Result:
+        (h,) = states
+
+        def convolved(value: Any, scope: str, size: int) -> Any:
+            y = tf().nn.convolution(value, v(f"{scope}/kernel", [3, 2, int(value.shape[-1]), size]), padding="SAME")
+            return y if normalize else y + v(f"{scope}/bias", [size])
+
+        def norm(value: Any, scope: str) -> Any:
+            if not normalize:
+                return value
+            mean, variance = tf().nn.moments(value, [1, 2, 3], keepdims=True)
+            offset, scale = v(f"{scope}/beta", [FILTERS]), v(f"{scope}/gamma", [FILTERS])
+            return tf().nn.batch_normalization(value, mean, variance, offset, scale, 1e-12)
+
+        r, u = split(convolved(joined(x, h), "gates", 2 * FILTERS), 2)
+        r, u = sigmoid(norm(r, "gates/LayerNorm")), sigmoid(norm(u, "gates/LayerNorm_1"))
+        n = norm(convolved(joined(x, r * h), "candidate", FILTERS), "candidate/LayerNorm")
+        h = u * h + (1 - u) * tanh(n)
+        return h, (h,)
+
+    return cell
+
+
 def returnn(norms: str, *, concat: bool = False, raw_output: bool = False) -> TfCell:
     """LayerNormVariantsLSTMCell; `norms` names those that are on."""
     on = norms.split()
@@ -248,6 +274,14 @@ CASES: dict[str, TfCase] = {
     "conv lstm over images": TfCase(
         "contrib_conv_lstm_2d", "tf1", "rnn/conv_2d_lstm_cell", conv_lstm(2), ((5, 4, FILTERS), (5, 4, FILTERS)),
         {"constants.forget_bias": 0.7}, features=(5, 4, 2), dims={"rows": 5, "columns": 4},
+    ),
+    "conv gru, layer norm": TfCase(
+        "layer_norm_conv_gru_2d", "contrib", "rnn/conv_gru_cell", conv_gru(normalize=True), ((5, 4, FILTERS),),
+        features=(5, 4, 2), dims={"rows": 5, "columns": 4},
+    ),
+    "conv gru, biases": TfCase(
+        "layer_norm_conv_gru_2d", "contrib", "rnn/conv_gru_cell", conv_gru(normalize=False), ((5, 4, FILTERS),),
+        features=(5, 4, 2), dims={"rows": 5, "columns": 4},
     ),
     "returnn": TfCase(_RETURNN, "tf1", _REC, returnn(""), CELL),
     "returnn, global": TfCase(_RETURNN, "tf1", _REC, returnn("input_below state_below"), CELL),

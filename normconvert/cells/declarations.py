@@ -46,7 +46,9 @@ class Layout(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         open: what nothing stored decides.
         unused: tensors that are stored with the cell but not read, with the reason.
         required: optional parameters and norms of the family that this layout always has.
+        together: optional parameters of which this layout has all or none.
         states: the states in this framework's own order, where it is not the family's.
+        also: names of the repository or class that a user may know it by.
     """
 
     tensors: dict[str, str]
@@ -61,3 +63,5 @@ class Layout(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     unused: dict[str, str] = {}
     required: tuple[str, ...] = ()
     states: tuple[str, ...] = ()
+    together: tuple[str, ...] = ()
+    also: tuple[str, ...] = ()

@@ -21,23 +21,21 @@ from normconvert.cells.layout import (
     parameters_in,
     parse_layout,
     shape_of,
-    solve_sizes,
     take_apart,
 )
+from normconvert.cells.norm_fields import Fields, Size, array_shapes, bound, norm_from, norm_shape
 from normconvert.cells.same_sizes import renamed, untold
 from normconvert.cells.settings import Settings, decided
+from normconvert.cells.solving import solve_sizes
 from normconvert.errors import CorruptFile, NormconvertError, UsageError
 from normconvert.ir.cell import STATISTICS, Cell, State
 from normconvert.ir.checking import check
-from normconvert.ir.expressions import Bound, is_next, names_in
+from normconvert.ir.expressions import is_next, names_in
 from normconvert.ir.layers import Activation
 from normconvert.ir.model import Array
 from normconvert.ir.norm import Norm
 from normconvert.ir.parser import parse
 from normconvert.ir.printer import print_equations
-from normconvert.ir.sizes import parse_size
-
-Size = int | str
 
 
 class Family(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -51,7 +49,7 @@ class Family(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         learned_states: states whose initial value is stored (`initial.NAME` in layouts).
         constants: run-time constants with defaults.
         functions: placeholder activations with their default function.
-        norms: fields of `ir.norm.Norm`; `features` and `steps` may be sizes.
+        norms: fields of `ir.norm.Norm`; `features`, `positions`, `groups` and `steps` may be sizes.
         optional: parameters and norms a file may lack, and constants that do nothing as a term of 0 or as an infinite
             bound of a clip: their terms, projections and clips drop out of the equations.
         same_sizes: the size that another is the same as without the optional parameter (a projection) that has it.
@@ -226,42 +224,31 @@ class Family(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 )
         return present
 
-    def shapes(self, norms: Mapping[str, Mapping[str, Any]]) -> dict[str, Shape]:
+    def shapes(self, norms: Mapping[str, Fields]) -> dict[str, Shape]:
         """Shape of everything a layout may hold, for the given declarations of the norms."""
-        shapes = {name: tuple(map(_bound, shape)) for name, shape in self.parameters.items()}
-        shapes |= {f"initial.{n}": tuple(map(_bound, self.states[n])) for n in self.learned_states}
+        shapes = {name: tuple(map(bound, shape)) for name, shape in self.parameters.items()}
+        shapes |= {f"initial.{n}": tuple(map(bound, self.states[n])) for n in self.learned_states}
         for name, fields in norms.items():
-            features = _bound(fields["features"])
-            rows = (_bound(fields["steps"]),) if "steps" in fields else ()
-            for role in ("gamma", "beta", "mean", "variance"):
-                affine = role in ("gamma", "beta")
-                per_step = fields.get("affine_per_step", False) if affine else fields.get("scope") == "per_step"
-                shapes[f"{name}.{role}"] = (*(rows if per_step else ()), features)
+            shapes |= {f"{name}.{role}": shape for role, shape in array_shapes(fields).items()}
         return shapes
 
-    def _norm(self, name: str, fields: Mapping[str, Any], sizes: Mapping[str, int]) -> Norm:
-        resolved = {
-            key: self.resolved((value,), sizes)[0] if key in ("features", "steps", "groups") else value
-            for key, value in fields.items()
-        }
+    def _norm(self, name: str, fields: Fields, sizes: Mapping[str, int]) -> Norm:
         try:
-            return msgspec.convert(resolved, Norm)
-        except msgspec.ValidationError as error:
-            raise UsageError(f"the norm {name} is declared wrongly: {error}", where=f"cell {self.name}") from None
+            return norm_from(fields, lambda size: self.resolved((size,), sizes)[0])
+        except UsageError as error:
+            raise error.at(f"cell {self.name}, norm {name}") from None
 
-    def _written(
-        self, norms: Mapping[str, Mapping[str, Any]], absent: set[str], *, states: bool
-    ) -> dict[str, tuple[str, ...]]:
+    def _written(self, norms: Mapping[str, Fields], absent: set[str], *, states: bool) -> dict[str, tuple[str, ...]]:
         """The declared shapes as this file writes them."""
         declared = {**self.inputs, **(self.states if states else {}), **self.parameters}
-        declared |= {name: (fields["features"],) for name, fields in norms.items()}
+        declared |= {name: norm_shape(fields) for name, fields in norms.items()}
         return {name: tuple(map(str, shape)) for name, shape in declared.items() if name not in absent}
 
     def resolved(self, shape: tuple[Size, ...], sizes: Mapping[str, int]) -> tuple[int, ...]:
         """A declared shape in numbers; UsageError names a size that is not known."""
         same = {name: sizes[other] for name, other in self.same_sizes.items() if other in sizes}
         try:
-            return tuple(_bound(size).resolve({**same, **sizes}) for size in shape)
+            return tuple(bound(size).resolve({**same, **sizes}) for size in shape)
         except KeyError as error:
             raise UsageError(
                 f"the size {error.args[0]} cannot be found from the stored tensors", where=f"cell {self.name}"
@@ -295,7 +282,3 @@ class Family(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def _owner(parameter: str) -> str:
     """The parameter itself, or the norm whose array it is."""
     return parameter.partition(".")[0]
-
-
-def _bound(size: Size) -> Bound:
-    return Bound(size) if isinstance(size, int) else parse_size(size)

@@ -7,7 +7,9 @@ in these places, and which of its names stands for which of the family's; or the
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from normconvert.cells.binding import without, without_neutral
 from normconvert.cells.family import Family
@@ -91,10 +93,10 @@ def match(cell: Cell, family: Family) -> Match | Difference:
     matcher.found.names |= {next_value(a): next_value(b) for a, b in pairs}
     for equation, other in zip(ours.body, theirs.body, strict=False):
         if not matcher.equation(equation, other):
-            return Difference(_text(equation), _text(other))
+            return Difference(equation_text(equation), equation_text(other))
     if len(ours.body) != len(theirs.body):
         longer, place = (ours, 0) if len(ours.body) > len(theirs.body) else (theirs, 1)
-        rest = _text(longer.body[min(len(ours.body), len(theirs.body))])
+        rest = equation_text(longer.body[min(len(ours.body), len(theirs.body))])
         return Difference(*((rest, "nothing") if place == 0 else ("nothing", rest)))
     for output, wanted in zip(ours.outputs, theirs.outputs, strict=True):
         if matcher.found.names.get(wanted) != output:
@@ -112,18 +114,21 @@ def _header(ours: Equations, theirs: Equations) -> Difference | None:
 
 def _template(cell: Cell, family: Family) -> Equations:
     """The family's equations without the optional terms that the cell lacks, going by names."""
-    equations = parse(family.equations)
     known = {*cell.parameters, *cell.constants, *cell.norms}
-    for name in family.optional:
-        if name in known:
-            continue
-        if name not in family.constants:
-            try:
-                equations = without(equations, name)
-            except EquationError:
-                continue
-        else:
+    absent = tuple(name for name in family.optional if name not in known)
+    return _without(family.equations, absent, tuple(name for name in absent if name in family.constants))
+
+
+@lru_cache(maxsize=1024)
+def _without(text: str, absent: tuple[str, ...], constants: tuple[str, ...]) -> Equations:
+    """Equations without some terms; a cell is compared with every family, and often."""
+    equations = parse(text)
+    for name in absent:
+        if name in constants:
             equations = without_neutral(without_neutral(equations, name, 0.0), name, float("inf"))
+            continue
+        with suppress(EquationError):
+            equations = without(equations, name)
     return equations
 
 
@@ -226,5 +231,6 @@ def _number(expression: Expression) -> float | None:
     return expression.value if isinstance(expression, Number) else None
 
 
-def _text(equation: Equation) -> str:
+def equation_text(equation: Equation) -> str:
+    """An equation as a user reads it."""
     return f"{', '.join(name.rstrip(chr(39)) for name in equation.targets)} = {print_expression(equation.value)}"

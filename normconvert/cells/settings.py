@@ -54,7 +54,7 @@ class Settings(msgspec.Struct, frozen=True):
                 case ["options", option]:
                     self.options[option] = tuple(value) if isinstance(value, list) else value
                 case ["dims", size]:
-                    self.dims[size] = int(value)
+                    self.dims[size] = _whole(value)
                 case _:
                     raise UsageError(
                         f"there is no setting {name}",
@@ -104,6 +104,25 @@ def activation(value: Any) -> Activation | None:
     if not isinstance(name, str) or name not in FUNCTIONS or FUNCTIONS[name].tensors != 1:
         raise UsageError(f"there is no function {name}", remedy=suggestion(str(name), FUNCTIONS))
     return Activation(name, tuple(float(number) for number in numbers))
+
+
+def sizes_of(given: Mapping[str, Any]) -> dict[str, int]:
+    """The sizes among settings.
+
+    Raises:
+        UsageError: there is no such setting, or the value does not fit it.
+    """
+    settings = Settings({}, {}, {}, {}, {})
+    for name, value in given.items():
+        settings.put(name, value)
+    return settings.dims
+
+
+def _whole(value: Any) -> int:
+    """A size of an axis; ValueError for anything else than a whole number from 1 up."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"{value!r} is no size")
+    return value
 
 
 def flattened(tables: Mapping[str, Any]) -> dict[str, Any]:

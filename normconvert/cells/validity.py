@@ -6,11 +6,11 @@ import re
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 
-import msgspec
 import numpy as np
 
 from normconvert.cells.family import Family
 from normconvert.cells.layout import Shape, assemble, parameters_in, parse_layout
+from normconvert.cells.norm_fields import Fields, Size, bound, norm_from
 from normconvert.errors import NormconvertError, UsageError
 from normconvert.ir.functions import FUNCTIONS
 from normconvert.ir.norm import Norm
@@ -20,8 +20,6 @@ from normconvert.ir.values import suggestion
 
 _TRIAL_SIZES = (7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47)
 """Primes, so that no axis is a multiple of the number of gates by chance."""
-
-_SIZED = ("features", "groups", "steps")
 
 
 def check_family(family: Family) -> None:
@@ -68,18 +66,15 @@ def _check_names(where: str, names: Iterable[str], known: Collection[str]) -> No
             raise UsageError(f"{name} is not known", where=where, remedy=suggestion(name, known))
 
 
-def _check_norm(fields: dict[str, object]) -> None:
-    sizes = {}
-    for name in _SIZED:
-        if name in fields:
-            bound = parse_size(str(fields[name]))
-            sizes[name] = bound.constant if not bound.terms else 420  # a trial size that any number of groups divides
-    try:
-        norm = msgspec.convert({**fields, **sizes}, Norm)
-    except msgspec.ValidationError as error:
-        raise UsageError(str(error)) from None
-    for fault in norm.faults():
+def _check_norm(fields: Fields) -> None:
+    for fault in norm_from(fields, _trial).faults():
         raise UsageError(fault)
+
+
+def _trial(size: Size) -> int:
+    """A size in numbers; any number of groups divides what is not known."""
+    declared = bound(size)
+    return 420 if declared.terms else declared.constant
 
 
 def _check_layout(family: Family, layout: str, shapes: dict[str, Shape]) -> None:

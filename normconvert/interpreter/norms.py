@@ -76,17 +76,19 @@ def step_row(norm: Norm, step: Array) -> Array:
 def population(norm: Norm, weights: Mapping[str, Array], row: Array) -> tuple[Array, Array]:
     """The stored mean and variance for a row, or for one of each sample."""
     mean, variance = weights["mean"], weights["variance"]
+    if norm.positions:
+        row = row.reshape(row.shape[:1])  # a row has the axes of the value already
     return (mean[row], variance[row]) if norm.scope == "per_step" else (mean, variance)
 
 
 def batch_moments(norm: Norm, value: Array) -> tuple[Array, Array]:
     """Mean and variance of the value at hand, shaped to broadcast against it.
 
-    Batch norms pool the batch and every axis but the features, layer norms the features of each group, and
-    `pooled` norms everything else as well.
+    Batch norms pool the batch and every axis but the features, or the batch alone where each position has moments of
+    its own; layer norms the features of each group, and `pooled` norms everything else as well.
     """
     if norm.kind == "batch":
-        axes = tuple(range(value.ndim if norm.pooled else value.ndim - 1))
+        axes = tuple(range(value.ndim if norm.pooled else value.ndim - len(norm.shape)))
         return _moments(value, axes, norm)
     if norm.pooled:
         return _moments(value, tuple(range(1, value.ndim)), norm)

@@ -34,8 +34,8 @@ class Cell(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
         parameters: shape of each parameter; its array is the weight `<layer>.<parameter>`.
         constants: numbers fixed at run time (a forget bias, a zoneout rate).
         norms: the normalisations the equations call.
-        written: shapes of inputs, states and parameters, and `(features,)` of norms, as sums of `dims` such as
-            `4*units`, by name. They say which of several equal sizes is meant; a name may be missing.
+        written: shapes of inputs, states and parameters, and `(*positions, features)` of norms, as sums of
+            `dims` such as `4*units`, by name. They say which of several equal sizes is meant; a name may be missing.
         family: name of the catalogue entry it came from, or empty.
     """
 

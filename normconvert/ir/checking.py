@@ -87,7 +87,7 @@ def _check_declarations(cell: Cell) -> None:
     for name, norm in cell.norms.items():
         for fault in norm.faults():
             raise EquationError(fault, where=f"norm {name}")
-    _check_written(cell, {**shapes, **{name: (norm.features,) for name, norm in cell.norms.items()}})
+    _check_written(cell, {**shapes, **{name: norm.shape for name, norm in cell.norms.items()}})
 
 
 def _check_written(cell: Cell, shapes: Mapping[str, Shape]) -> None:
@@ -218,9 +218,11 @@ class _Checker:
         if len(call.arguments) != 1 or call.options:
             raise mistake(f"the norm {call.function} takes one argument", call.position)
         value = self.value(call.arguments[0])
-        if not value.batched or not value.shape or value.shape[-1] != norm.features:
+        normalised = value.shape if norm.positions else value.shape[-1:]
+        if not value.batched or normalised != norm.shape:
+            at = f" at positions {show(norm.positions)}" if norm.positions else ""
             raise mistake(
-                f"the norm {call.function} is declared for {norm.features} features, its argument has shape "
+                f"the norm {call.function} is declared for {norm.features} features{at}, its argument has shape "
                 f"{show(value.shape)}",
                 call.position,
             )

@@ -33,11 +33,15 @@ class Norm(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
     """One normalisation.
 
     Its weights live in the model under `<layer>.<norm>.gamma`, `.beta`, `.mean`, `.variance`: shape `[features]`,
-    or `[rows, features]` where they differ per time step.
+    or `[rows, features]` where they differ per time step. With `positions`, mean and variance are
+    `[*positions, features]` or `[rows, *positions, features]`, gamma and beta are as without.
 
     Attributes:
         kind: what mean and variance are taken over.
         features: size of the last axis of the argument.
+        positions: sizes of all the argument's axes before the features, where each position (a pixel of an image) has
+            a mean and a variance of its own, with moments over the batch alone; empty where the positions share them,
+            with moments over the positions too. Batch normalisation only.
         groups: equal blocks of the last axis with moments of their own (4 for a per-gate layer norm of an LSTM).
         gamma, beta: whether there is a scale and an offset.
         affine_per_step: gamma and beta have one row per time step.
@@ -54,6 +58,7 @@ class Norm(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
 
     kind: NormKind
     features: int
+    positions: tuple[int, ...] = ()
     groups: int = 1
     gamma: bool = True
     beta: bool = True
@@ -74,20 +79,27 @@ class Norm(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
         """Whether running statistics are stored."""
         return self.kind == "batch" and self.source == "population"
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The axes that a mean is kept for: the positions, if they have their own, and the features."""
+        return (*self.positions, self.features)
+
     def faults(self) -> list[str]:
         """What in the declaration contradicts itself, one sentence each; empty for a sound one."""
         size = self.features // self.groups if self.groups > 0 else 0
         per_step = self.affine_per_step or (self.scope == "per_step" and self.has_population)
         settings = (self.source, self.scope)
-        counts = (self.features, self.groups, 1 if self.steps is None else self.steps)
+        counts = (*self.shape, self.groups, 1 if self.steps is None else self.steps)
         found = {
-            "features, groups and steps are at least 1": min(counts) < 1,
+            "features, positions, groups and steps are at least 1": min(counts) < 1,
             f"{self.features} features do not make {self.groups} equal groups": size * self.groups != self.features,
             "epsilon is a number from 0 up": not 0 <= self.epsilon < math.inf,
             "it differs per time step but does not say for how many (steps)": per_step and self.steps is None,
             "only a batch norm has a source or a scope of its statistics": self.kind != "batch"
             and settings != ("population", "shared"),
             "only a layer or RMS norm has groups": self.kind == "batch" and self.groups > 1,
+            "only a batch norm has statistics per position": self.kind != "batch" and bool(self.positions),
+            "pooled moments are not per position": self.pooled and bool(self.positions),
             "pooled moments have no groups": self.pooled and self.groups > 1,
             "the unbiased variance of one feature does not exist": self.kind == "layer"
             and self.unbiased
@@ -100,7 +112,7 @@ class Norm(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
         """Shape of each stored array, by its role: gamma, beta, mean, variance."""
         rows = () if self.steps is None else (self.steps,)
         affine = (*(rows if self.affine_per_step else ()), self.features)
-        statistics = (*(rows if self.scope == "per_step" else ()), self.features)
+        statistics = (*(rows if self.scope == "per_step" else ()), *self.shape)
         shapes: dict[str, tuple[int, ...]] = {}
         if self.gamma:
             shapes["gamma"] = affine

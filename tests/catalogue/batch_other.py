@@ -186,6 +186,22 @@ def conv_gru(w: Weights, t: int, x: Any, h: Any) -> Result:
     return h, h
 
 
+def conv_gru_per_position(w: Weights, t: int, x: Any, h: Any) -> Result:
+    """The positions are features of the norm: each has a mean and a variance, and shares gamma and beta."""
+
+    def conv(value: Any, kernel: Any) -> Any:
+        return F.conv1d(value.permute(0, 2, 1), kernel.permute(2, 1, 0), padding=1).permute(0, 2, 1)
+
+    def norm(value: Any, n: Weights) -> Any:
+        mean, variance = n.mean.flatten(), n.variance.flatten()
+        gamma, beta = n.gamma.repeat(LENGTH), n.beta.repeat(LENGTH)
+        return F.batch_norm(value.flatten(1), mean, variance, gamma, beta, eps=1e-3).reshape(value.shape)
+
+    r, u = torch.sigmoid(norm(conv(x, w.W_g), w.bn_g) + conv(h, w.R_g) + w.b_g).chunk(2, -1)
+    h = u * h + (1 - u) * torch.tanh(norm(conv(x, w.W_c), w.bn_c) + conv(r * h, w.R_c) + w.b_c)
+    return h, h
+
+
 def equal_statistics(weights: dict[str, Any]) -> None:
     for name in ("bn.mean", "bn.variance"):
         weights[name][...] = weights[name][0]
@@ -327,6 +343,28 @@ cell bn_gru(x; h):
         GRU,
         {"W_g": (IN, 2 * H), "R_g": (H, 2 * H), "b_g": (2 * H,), "W_c": (IN, H), "R_c": (H, H), "b_c": (H,)},
         {"bn_g": batch(2 * H, 1e-3), "bn_c": batch(H, 1e-3)},
+    ),
+    Entry(
+        "A12 ConvGRU, input convolution only, statistics per position",
+        """
+cell bn_conv_gru(x; h):
+    r, u = split(bn_g(conv(x, W_g, padding="same")) + (conv(h, R_g, padding="same") + b_g), 2)
+    u = sigmoid(u)
+    n = tanh(bn_c(conv(x, W_c, padding="same")) + (conv(sigmoid(r) * h, R_c, padding="same") + b_c))
+    h = u * h + (1 - u) * n
+""",
+        in_torch(conv_gru_per_position),
+        {"h": (LENGTH, CHANNELS)},
+        {
+            "W_g": (3, IN, 2 * CHANNELS),
+            "R_g": (3, CHANNELS, 2 * CHANNELS),
+            "b_g": (2 * CHANNELS,),
+            "W_c": (3, IN, CHANNELS),
+            "R_c": (3, CHANNELS, CHANNELS),
+            "b_c": (CHANNELS,),
+        },
+        {"bn_g": batch(2 * CHANNELS, 1e-3, positions=(LENGTH,)), "bn_c": batch(CHANNELS, 1e-3, positions=(LENGTH,))},
+        inputs=dict(SPACE),
     ),
     Entry(
         "A13 reset gate only",

@@ -30,6 +30,11 @@ def framework_of(checkpoint: Checkpoint) -> str:
     return "torch" if checkpoint.format.startswith("pytorch") else "tf1"
 
 
+def arrays_of(framework: str) -> str:
+    """What a framework calls the arrays in its files."""
+    return "tensors" if framework == "torch" else "variables"
+
+
 class Checkpoint(Protocol):
     """An opened checkpoint. Opening reads names and shapes only."""
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from normconvert.cells import Family, family, names
 from normconvert.ir.values import show
-from normconvert.sources.tf1.checkpoint import Variable
+from normconvert.sources.tf1.checkpoint import Variable, arrays_of
 from normconvert.sources.tf1.fitting import Fit, Index, fits_of
 from normconvert.sources.tf1.found import Certainty, FoundCell, Open
 from normconvert.sources.tf1.groups import natural
@@ -98,7 +98,9 @@ def _found(best: Fit, equals: Sequence[Fit], unknown: Sequence[str], index: Inde
         evidence.append(f"The layout does not know {_enumerated(unknown)} in the same scope.")
     if others:
         certainty = "low"
-        evidence.append(f"The same variables fit {_enumerated([other.title for other in others])} as well.")
+        evidence.append(
+            f"The same {arrays_of(best.layout.framework)} fit {_enumerated([other.title for other in others])} as well."
+        )
     return FoundCell(
         scope=best.scope,
         family=best.family.name,
@@ -129,7 +131,7 @@ def _open(best: Fit, same: Sequence[Fit]) -> tuple[Open, ...]:
             values = [_value(fit, setting) for fit in (best, other)]
             if values[0] == values[1] or setting.rpartition(".")[2] in _TRAINING_ONLY:
                 continue
-            why = f"{best.title} and {other.title} have the same variables and differ in it"
+            why = f"{best.title} and {other.title} have the same {arrays_of(best.layout.framework)} and differ in it"
             question = questions.get(setting, Open(setting, (values[0],), why))
             added = tuple(value for value in values if value not in question.options)
             questions[setting] = Open(setting, (*question.options, *added), question.why)
@@ -162,7 +164,7 @@ def _evidence(fit: Fit, index: Index) -> Iterator[str]:
         for tensor, each in fit.tensors.items()
     ]
     source = f" ({layout.source})" if layout.source else ""
-    yield f"The variables {_enumerated(stored)} have the names and shapes of {fit.title}{source}."
+    yield f"The {arrays_of(layout.framework)} {_enumerated(stored)} have the names and shapes of {fit.title}{source}."
     if layout.scope:
         yield f"The scope is called as this cell calls it: {fit.scope.rpartition('/')[2]}."
     older = [

@@ -6,15 +6,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from normconvert.cells import family
+from normconvert.cells.settings import sizes_of
 from normconvert.errors import Unsupported, UsageError
 from normconvert.sources.reading import Assumption, Reading
 from normconvert.sources.tf1.beside import GraphBeside, layers_reference
-from normconvert.sources.tf1.checkpoint import Checkpoint, framework_of
+from normconvert.sources.tf1.checkpoint import Checkpoint, arrays_of, framework_of
 from normconvert.sources.tf1.found import FoundCell, Open, still_open
 from normconvert.sources.tf1.gate_order import weighed
-from normconvert.sources.tf1.graph.recurrent_layers import cell_table
+from normconvert.sources.tf1.graph.declarations import cell_table
 from normconvert.sources.tf1.graph.settings import GraphCell
-from normconvert.sources.tf1.groups import Group, layers_under
+from normconvert.sources.tf1.groups import Group, input_shape, layers_under
 from normconvert.sources.tf1.hyperparameters import Settings, hyperparameters
 from normconvert.sources.tf1.layer_names import with_short_names
 from normconvert.sources.tf1.naming import cell_variables
@@ -57,15 +58,11 @@ def extracted(checkpoint: Checkpoint, cells: Sequence[FoundCell], reading: Readi
         for cell in group.cells:
             _refuse_open(checkpoint, cell, decided[cell.scope])
         layers += recipe_layers(group, decided, before)
-    inputs = groups[0].inputs
-    if inputs is None:
-        raise Unsupported(
-            f"the shape of what {groups[0].scope} reads is not stored", where=checkpoint.place, remedy="Write a recipe"
-        )
+    inputs = _input_shape(checkpoint, groups[0], decided)
     layers = said_once(with_short_names(layers, taken=("x",)))
     document: dict[str, Any] = {
         "model": {"name": scope.replace("/", "_") or "model"},
-        "inputs": [{"name": "x", "shape": ["?", inputs]}],
+        "inputs": [{"name": "x", "shape": ["?", *inputs]}],
         "layers": layers,
     }
     if reading.single_step:
@@ -82,6 +79,23 @@ def extracted(checkpoint: Checkpoint, cells: Sequence[FoundCell], reading: Readi
     )
 
 
+def _input_shape(checkpoint: Checkpoint, group: Group, decided: Mapping[str, Settings]) -> list[int]:
+    """The shape of what the first layer reads at each step: of its variables, and of sizes that the user gives."""
+    first = group.forward[0]
+    given = {name: value for name, (value, _) in decided[first.scope].items() if name.startswith("dims.")}
+    shape = input_shape(first, {**first.sizes, **sizes_of(given)})
+    known = [size for size in shape if size is not None]
+    if len(known) < len(shape):
+        declared = next(iter(family(first.family).inputs.values()))
+        wanted = " ".join(f"--set dims.{name}=SIZE" for name, size in zip(declared, shape, strict=True) if size is None)
+        raise Unsupported(
+            f"the shape of what {group.scope} reads is not stored",
+            where=checkpoint.place,
+            remedy=f"Say {wanted}, or write a recipe",
+        )
+    return known
+
+
 def _named(checkpoint: Checkpoint, scope: str, name: str) -> FoundCell:
     """The cell of a family that the user names."""
     chosen = family(name.partition("/")[0])
@@ -93,7 +107,7 @@ def _named(checkpoint: Checkpoint, scope: str, name: str) -> FoundCell:
     tensors = cell_variables(layout, scope, {}, checkpoint.variables)
     if not tensors:
         raise UsageError(
-            f"there are no variables of the cell {chosen.name} in {scope or 'the top'}",
+            f"there are no {arrays_of(framework_of(checkpoint))} of the cell {chosen.name} in {scope or 'the top'}",
             where=checkpoint.place,
             remedy=f"Its layout {wanted} stores {', '.join(layout.tensors)}",
         )
@@ -148,13 +162,14 @@ def _refuse_open(checkpoint: Checkpoint, cell: FoundCell, decided: Settings) -> 
     if cell.alternatives:
         options = ", ".join([f"{cell.family}/{cell.layout}", *cell.alternatives])
         raise Unsupported(
-            f"the variables fit several cells: {options}",
+            f"the {arrays_of(framework_of(checkpoint))} fit several cells: {options}",
             where=f"{checkpoint.place}: {cell.scope}",
             remedy="Say which with --family",
         )
     if cell.unexplained:
         raise Unsupported(
-            f"there are variables that the cell {cell.family} does not read: {', '.join(cell.unexplained)}",
+            f"there are {arrays_of(framework_of(checkpoint))} that the cell {cell.family} does not read: "
+            + ", ".join(cell.unexplained),
             where=f"{checkpoint.place}: {cell.scope}",
             remedy=f"If they are of no use, say --family {cell.family}/{cell.layout}; if they are, write a recipe",
         )

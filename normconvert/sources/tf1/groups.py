@@ -10,13 +10,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, zip_longest
 
-from normconvert.cells import family, names
+from normconvert.cells import Family, family, names
 from normconvert.errors import UsageError
 from normconvert.ir.expressions import next_value
 from normconvert.ir.parser import parse
-from normconvert.ir.sizes import parse_size
+from normconvert.ir.values import Shape, show
 from normconvert.sources.tf1.found import FoundCell
 
 _MIRRORED = {"fw": "bw", "fwd": "bwd", "forward": "backward", "forwards": "backwards"}
@@ -46,16 +46,27 @@ class Group:
         return (*self.forward, *self.backward)
 
     @property
-    def inputs(self) -> int | None:
-        """Features it reads at each step, as far as the shapes tell."""
-        return self.forward[0].sizes.get("inputs")
+    def inputs(self) -> Shape:
+        """The shape of what it reads at each step, as far as the variables' shapes tell."""
+        return input_shape(self.forward[0], self.forward[0].sizes)
 
     @property
-    def outputs(self) -> int | None:
-        """Features it gives at each step, the directions joined, as far as the shapes tell."""
-        ends = [_output_size(chain[-1]) for chain in (self.forward, self.backward) if chain]
-        known = [size for size in ends if size is not None]
-        return sum(known) if len(known) == len(ends) else None
+    def outputs(self) -> Shape | None:
+        """The shape of what it gives at each step, the directions joined, as far as the variables' shapes tell."""
+        ends = [_output_shape(chain[-1]) for chain in (self.forward, self.backward) if chain]
+        known = [shape for shape in ends if shape is not None]
+        if len(known) < len(ends):
+            return None
+        features = [shape[-1] for shape in known]
+        return (*known[0][:-1], None if None in features else sum(filter(None, features)))
+
+
+def input_shape(cell: FoundCell, sizes: Mapping[str, int]) -> Shape:
+    """The shape of what a cell reads at each step; None for a size that is not among the given ones."""
+    if cell.family not in names():
+        return (sizes.get("inputs"),)
+    known = family(cell.family)
+    return _known_sizes(known, known.inputs[parse(known.equations).inputs[0]], sizes)
 
 
 def layers_under(scope: str, cells: Sequence[FoundCell]) -> tuple[Group, ...]:
@@ -81,10 +92,10 @@ def layers_under(scope: str, cells: Sequence[FoundCell]) -> tuple[Group, ...]:
     if len(own) > 1:
         raise UsageError(f"the scope {scope or 'the top'} holds several cells", remedy="Write a recipe")
     for before, after in pairwise(layers):
-        if before.outputs is not None and after.inputs is not None and before.outputs != after.inputs:
+        if before.outputs is not None and not _same_shape(before.outputs, after.inputs):
             raise UsageError(
-                f"the layers in {scope or 'the top'} are no stack: {before.scope} gives {before.outputs} features, "
-                f"{after.scope} reads {after.inputs}",
+                f"the layers in {scope or 'the top'} are no stack: {before.scope} gives {show(before.outputs)}, "
+                f"{after.scope} reads {show(after.inputs)}",
                 remedy=f"Name one of them: {_listed([layer.scope for layer in layers])}; or write a recipe",
             )
     return layers
@@ -184,19 +195,31 @@ def _refuse_unordered(scope: str, names: Sequence[str]) -> None:
         )
 
 
-def _output_size(cell: FoundCell) -> int | None:
-    """Features of the state that the cell gives out, as far as the shapes tell."""
+def _same_shape(given: Shape, read: Shape) -> bool:
+    """Whether two shapes can be the same, as far as they are known."""
+    pairs = zip_longest(given, read, fillvalue=0)
+    return all(None in pair or pair[0] == pair[1] for pair in pairs)
+
+
+def _output_shape(cell: FoundCell) -> Shape | None:
+    """The shape of the state that the cell gives out; None where it gives something else."""
     if cell.family not in names():
         return None
     known = family(cell.family)
     state = parse(known.equations).outputs[0].removesuffix(next_value(""))
     if state not in known.states:
         return None
-    size = str(known.states[state][-1])
-    try:
-        return parse_size(size if size in cell.sizes else known.same_sizes.get(size, size)).resolve(dict(cell.sizes))
-    except KeyError:
-        return None
+    return _known_sizes(known, known.states[state], cell.sizes)
+
+
+def _known_sizes(known: Family, shape: Sequence[int | str], sizes: Mapping[str, int]) -> Shape:
+    found: list[int | None] = []
+    for size in shape:
+        try:
+            found += known.resolved((size,), sizes)
+        except UsageError:
+            found.append(None)
+    return tuple(found)
 
 
 def _scopes(cells: Sequence[FoundCell]) -> list[str]:

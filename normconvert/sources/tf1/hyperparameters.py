@@ -17,7 +17,7 @@ from normconvert.sources.toml import stripped
 Settings = Mapping[str, tuple[Any, str]]
 """Values by dotted name (see `cells.settings`), each with where it is from."""
 
-STRUCTURE = ("beta", "gamma", "features", "groups", "kind", "scope", "steps", "affine_per_step")
+STRUCTURE = ("beta", "gamma", "features", "positions", "groups", "kind", "scope", "steps", "affine_per_step")
 """Fields of norms that the stored arrays show: a layout that sets one says what it stores."""
 
 _BY_LAYOUT = "fixed by the layout"

@@ -17,7 +17,8 @@ from normconvert.runtimes.graph_reference import GraphReference
 from normconvert.sources.keras import layers as _layers
 from normconvert.sources.keras import operations as _operations
 from normconvert.sources.keras import recurrent as _recurrent
-from normconvert.sources.keras.assembly import Assembly, describe
+from normconvert.sources.keras.assembly import Assembly
+from normconvert.sources.keras.entries import describe
 from normconvert.sources.keras.graph import read_model
 from normconvert.sources.keras.reader import typed_input
 from normconvert.sources.keras.recipe import model_config

@@ -61,13 +61,6 @@ _SIGNATURES = (
         (r"(cn|pcc)_(xh|hh)_gamma",),
         "it normalises the input vectors as well as the weights, which no norm of the catalogue does",
     ),
-    _Signature(
-        "convolutional GRU or LSTM with batch normalisation of the input's convolution (BN_ConvGRUCell, "
-        "BN_ConvLSTMCell)",
-        (r"gates/conv_x/weights", r"gates/conv_h/weights", r"gates/bn_x/population_mean"),
-        "its statistics differ from pixel to pixel, which no norm of the catalogue does; describe it in a recipe by "
-        'equations in which mean and variance are parameters, and say fixed = ["mean", "variance"]',
-    ),
     *(
         _Signature(title, (names,), "the cell is not in the catalogue; describe it by equations in a recipe", scope)
         for title, names, scope in (

@@ -18,13 +18,15 @@ STEP = "step"
 """The input that is the number of the step."""
 
 
-def step_recipe(cells: Sequence[FoundCell], layers: Sequence[Mapping[str, Any]], inputs: int) -> dict[str, Any]:
+def step_recipe(
+    cells: Sequence[FoundCell], layers: Sequence[Mapping[str, Any]], inputs: Sequence[int]
+) -> dict[str, Any]:
     """Inputs, layer and outputs of the recipe of one step.
 
     Args:
         cells: those that were asked for.
         layers: the recipe's layers that run them over a sequence.
-        inputs: the features of a step.
+        inputs: the shape of a step.
 
     Raises:
         UsageError: there are several cells.
@@ -40,7 +42,7 @@ def step_recipe(cells: Sequence[FoundCell], layers: Sequence[Mapping[str, Any]],
     layer = {**layers[0], "single_step": True, "inputs": ["x", *(value["name"] for value in values)]}
     count = len(sizes) + (0 if chosen.gives_a_state() else 1)
     outputs = [layer["name"], *(f"{layer['name']}:{number}" for number in range(1, count))]
-    return {"outputs": outputs, "inputs": [{"name": "x", "shape": [inputs]}, *values], "layers": [layer]}
+    return {"outputs": outputs, "inputs": [{"name": "x", "shape": list(inputs)}, *values], "layers": [layer]}
 
 
 def _described(cell: FoundCell, layer: Mapping[str, Any]) -> tuple[Family, str, Mapping[str, Mapping[str, Any]]]:

@@ -49,10 +49,11 @@ def suggested(checkpoint: Checkpoint, beside: GraphBeside, why: str = "") -> Pla
     plain = list(_plain(rest))
     tables = [*recurrent, *(layer for layer, _ in opaque), *(layer for layer, _ in plain)]
     layers = said_once(with_short_names(tables, taken=("x",)))
-    features = next(iter([*(group.inputs for group in groups), *(inputs for _, inputs in opaque)]), None)
+    read = [*(group.inputs for group in groups), *((inputs,) for _, inputs in opaque), (None,)][0]
+    sample = [FREE, *(FREE if size is None else size for size in read)]
     document = {
         "model": {"name": checkpoint.place.split(".")[0]},
-        "inputs": [{"name": "x", "shape": Assumed([FREE, features or FREE], "the shape of one sample; ? is free")}],
+        "inputs": [{"name": "x", "shape": Assumed(sample, "the shape of one sample; ? is free")}],
         "layers": layers,
     }
     known = {name for _, names in plain for name in names} | set(cudnn_vectors(rest))

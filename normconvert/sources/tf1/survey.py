@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from normconvert.cells import family
-from normconvert.cells.layout import Parameter, parse_layout
+from normconvert.cells.layout import parameters_in, parse_layout
 from normconvert.errors import CorruptFile
 from normconvert.sources.tf1.averages import Averages, under_own_names
 from normconvert.sources.tf1.beside import GraphBeside, graph_beside
@@ -204,9 +204,9 @@ def _statistics(cells: Sequence[FoundCell]) -> Iterator[tuple[str, str]]:
     for cell in cells:
         holding: dict[str, tuple[str, ...]] = {}
         for tensor, stored in cell.tensors.items():
-            match parse_layout(family(cell.family).layouts[cell.layout].tensors[tensor]):
-                case Parameter(name=name):
-                    holding[name] = stored
+            held = parameters_in(parse_layout(family(cell.family).layouts[cell.layout].tensors[tensor]))
+            if len(held) == 1:
+                holding[held.pop()] = stored
         for name, means in holding.items():
             norm, _, role = name.partition(".")
             if role == "mean" and f"{norm}.variance" in holding:

@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from normconvert.ir.values import Shape
 from normconvert.sources.tf1.plain import PlainLayer
 from normconvert.sources.tf1.refusals import Refusal
 
@@ -56,13 +57,14 @@ class RecurrentLayer(msgspec.Struct, frozen=True):
 
     Attributes:
         forward, backward: scopes of the cells of each direction; several for a stack in each direction.
-        inputs, outputs: features per step, None where the shapes do not tell.
+        inputs, outputs: their shapes for one sample and one step, the features last; None for a size that the
+            variables' shapes do not tell, and for outputs that are not a state.
     """
 
     forward: tuple[str, ...]
     backward: tuple[str, ...]
-    inputs: int | None
-    outputs: int | None
+    inputs: Shape
+    outputs: Shape | None
 
 
 class Aside(msgspec.Struct, frozen=True):

@@ -1,12 +1,16 @@
-"""The norms of a lifted cell as a family file declares them: fields of `ir.norm.Norm`, and the variables they hold."""
+"""A lifted cell as a family file declares it: equations, shapes, fields of norms, and which variable holds what."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
+from normconvert.cells.norm_fields import array_shapes
+from normconvert.errors import CorruptFile
+from normconvert.sources.tf1.checkpoint import Variable
 from normconvert.sources.tf1.graph.lines import PARAMETER
 from normconvert.sources.tf1.graph.norm_patterns import NormSpec
+from normconvert.sources.tf1.graph.recurrence import LiftedCell
 from normconvert.sources.tf1.graph.values import Row, Term
 
 
@@ -37,6 +41,8 @@ def norm_fields(spec: NormSpec) -> dict[str, Any]:
         "beta": spec.beta is not None,
     }
     fields |= {name: getattr(spec, name) for name in ("unbiased", "pooled") if getattr(spec, name)}
+    if spec.positions:
+        fields["positions"] = list(spec.positions)
     if spec.groups > 1:
         fields["groups"] = spec.groups
     if spec.epsilon_placement != "inside":
@@ -51,3 +57,38 @@ def norm_fields(spec: NormSpec) -> dict[str, Any]:
     if isinstance(spec.gamma or spec.beta, Row):
         fields["affine_per_step"] = True
     return fields
+
+
+def cell_table(
+    cell: LiftedCell, variables: Mapping[str, Variable], learned: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """The table of a recipe for a lifted cell: its equations, and which variable holds what.
+
+    Args:
+        cell: the cell.
+        variables: those of the checkpoint.
+        learned: the variable that each learned initial state starts from.
+
+    Raises:
+        CorruptFile: the checkpoint lacks a variable.
+    """
+    learned = learned or {}
+    held = {**cell.parameters, **cell.norm_variables}
+    for name in (*held.values(), *learned.values()):
+        if name not in variables:
+            raise CorruptFile(f"the checkpoint has no variable {name}, which the graph reads")
+    axes = {f"{norm}.{role}": len(shape) for norm, of in cell.norms.items() for role, shape in array_shapes(of).items()}
+    held |= {f"initial.{state}": name for state, name in learned.items()}
+    axes |= {f"initial.{state}": len(cell.states[state]) for state in learned}
+    rows = {array for array, count in axes.items() if array in held and len(variables[held[array]].shape) == count + 1}
+    tensors = {name: f"row({array})" if array in rows else array for array, name in held.items()}
+    table: dict[str, Any] = {
+        "equations": cell.equations,
+        "inputs": {name: list(shape) for name, shape in cell.inputs.items()},
+        "states": {name: list(shape) for name, shape in cell.states.items()},
+        "parameters": {name: list(variables[held[name]].shape) for name in cell.parameters},
+        "norms": {name: dict(fields) for name, fields in cell.norms.items()},
+        "learned_states": list(learned),
+        "tensors": tensors,
+    }
+    return {key: value for key, value in table.items() if value}

@@ -10,6 +10,7 @@ around moments is done on polynomials, and a normalisation is found once the ter
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -31,7 +32,7 @@ class NormSpec:
     """A normalisation that was found.
 
     Attributes:
-        kind, features, groups, epsilon, epsilon_placement, unbiased, pooled: as in `ir.norm.Norm`.
+        kind, features, positions, groups, epsilon, epsilon_placement, unbiased, pooled: as in `ir.norm.Norm`.
         mean, variance: stored statistics; none for those of the batch or of the sample.
         gamma, beta: scale and offset.
     """
@@ -40,6 +41,7 @@ class NormSpec:
     features: int
     epsilon: float
     epsilon_placement: EpsilonPlacement = "inside"
+    positions: tuple[int, ...] = ()
     groups: int = 1
     unbiased: bool = False
     pooled: bool = False
@@ -167,8 +169,7 @@ def mean(a: Sum, like: Moment) -> Sum | None:
         terms = [atom for atom in powers if isinstance(atom, Term)]
         rest = [atom for atom in powers if not isinstance(atom, Term)]
         fixed = all(
-            isinstance(atom, Moment) and (atom.over_batch, atom.pooled) == (like.over_batch, like.pooled)
-            for atom in rest
+            isinstance(atom, Moment) and replace(like, term=atom.term, square=atom.square) == atom for atom in rest
         )
         if len(terms) > 1 or not fixed or (terms and powers[terms[0]] not in (1, 2)):
             return None
@@ -211,7 +212,8 @@ def _by_moments(divided: Sum, divisor: Deviation) -> Found | None:
     if not scaled or len(scaled) + len(shifted) != len(divided) or shifted != (scaled if divisor.centred else {}):
         return None
     centred: NormKind = "batch" if moment.over_batch else "layer"
-    return Found(term, _spec(divisor, term, centred if divisor.centred else "rms"), scaled, {})
+    positions = term.shape[:-1] if moment.positions else ()
+    return Found(term, _spec(divisor, term, centred if divisor.centred else "rms", positions), scaled, {})
 
 
 def _by_population(divided: Sum, divisor: Deviation) -> Found | None:
@@ -237,15 +239,26 @@ def _by_population(divided: Sum, divisor: Deviation) -> Found | None:
     if power != 1 or not isinstance(centre, (Term, Row)):
         return None
     assert isinstance(divisor.variance, (Term, Row))
-    spec = replace(_spec(divisor, term, "batch"), mean=centre, variance=divisor.variance)
-    return Found(term, spec, scaled, {})
+    positions = {_positions(stored, term) for stored in (centre, divisor.variance)}
+    if len(positions) > 1 or None in positions:
+        return None
+    spec = _spec(divisor, term, "batch", positions.pop() or ())
+    return Found(term, replace(spec, mean=centre, variance=divisor.variance), scaled, {})
+
+
+def _positions(stored: Term | Row, term: Term) -> tuple[int, ...] | None:
+    """The positions of a term that stored statistics are kept for, if any; None if they are of some of its axes."""
+    if math.prod(stored.shape[:-1]) == 1:
+        return ()
+    shape = stored.shape[len(stored.shape) - len(term.shape) :]
+    return shape[:-1] if shape == term.shape and math.prod(stored.shape) == math.prod(shape) else None
 
 
 def _without(monomial: Monomial, atom: Atom) -> Monomial:
     return frozenset(entry for entry in monomial if entry[0] != atom)
 
 
-def _spec(divisor: Deviation, term: Term, kind: NormKind) -> NormSpec:
+def _spec(divisor: Deviation, term: Term, kind: NormKind, positions: tuple[int, ...] = ()) -> NormSpec:
     placement: EpsilonPlacement = "inside"
     if divisor.outside:
         placement = "both" if divisor.inside else "outside"
@@ -255,6 +268,7 @@ def _spec(divisor: Deviation, term: Term, kind: NormKind) -> NormSpec:
         term.shape[-1],
         divisor.inside or divisor.outside,
         placement,
+        positions,
         unbiased=divisor.unbiased,
         pooled=pooled,
     )

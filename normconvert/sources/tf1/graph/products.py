@@ -46,18 +46,19 @@ def _pieces(d: Definitions, term: Term) -> list[tuple[Expression, int]]:
 
 
 def _convolution(d: Definitions, node: Node, inputs: list[Value]) -> Value:
-    """A convolution of samples `[rows, columns, channels]` with a parameter."""
+    """A convolution of samples `[*space, channels]` with a parameter."""
     x, kernel = (d.term(value, node) for value in inputs)
+    rank, channels_last = (3, b"NDHWC") if node.op == "Conv3D" else (2, b"NHWC")
     padding = node.attributes.get("padding", b"").decode().lower()
     strides, dilation = (
-        tuple(int(n) for n in node.attributes.get(name) or (1, 1, 1, 1))[1:3] for name in ("strides", "dilations")
+        tuple(int(n) for n in node.attributes.get(name) or (1,) * (rank + 2))[1:-1] for name in ("strides", "dilations")
     )
-    plain = node.attributes.get("data_format", b"NHWC") == b"NHWC" and padding in ("same", "valid")
-    if not plain or len(x.shape) != 3 or not x.batched or kernel.batched or len(kernel.shape) != 4:
+    plain = node.attributes.get("data_format", channels_last) == channels_last and padding in ("same", "valid")
+    if not plain or len(x.shape) != rank + 1 or not x.batched or kernel.batched or len(kernel.shape) != rank + 2:
         raise unsupported(node, "is no convolution of the equation language")
     space = tuple(
         window_length(size, window, stride, by, padding)
-        for size, window, stride, by in zip(x.shape, kernel.shape[:2], strides, dilation, strict=False)
+        for size, window, stride, by in zip(x.shape, kernel.shape[:rank], strides, dilation, strict=False)
     )
     options = (("strides", strides), ("padding", padding), ("dilation", dilation))
     call = Call("conv", (x.expression, kernel.expression), options)
@@ -67,5 +68,6 @@ def _convolution(d: Definitions, node: Node, inputs: list[Value]) -> Value:
 PRODUCTS: dict[str, Handler] = {
     "MatMul": _matmul,
     "Conv2D": _convolution,
+    "Conv3D": _convolution,
 }
 """By TensorFlow's name of the operation."""

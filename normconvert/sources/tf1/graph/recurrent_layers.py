@@ -7,12 +7,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from normconvert.errors import CorruptFile, Unsupported
-from normconvert.sources.tf1.checkpoint import Variable
 from normconvert.sources.tf1.graph.arranging import natural
+from normconvert.sources.tf1.graph.declarations import cell_table
 from normconvert.sources.tf1.graph.document import FINAL, LAST
 from normconvert.sources.tf1.graph.handlers import REMEDY, TimeMajor
 from normconvert.sources.tf1.graph.layout import Data, plain, transposed
-from normconvert.sources.tf1.graph.recurrence import LiftedCell, Recurrence
+from normconvert.sources.tf1.graph.recurrence import Recurrence
 from normconvert.sources.tf1.graph.tensors import Entry, Known, Parameter, Value
 from normconvert.sources.tf1.graph.view import View
 
@@ -246,39 +246,6 @@ def _take_whole(walk: Walk, recurrence: Recurrence, lengths: Data, sequence: Dat
     walk.whole[tensor] = (steps, sequence.sizes[1])
     walk.fix(sequence.origins[1])
     walk.note(f"The graph is fed lengths at {tensor}; the model takes every sequence of {sequence.sizes[1]} whole")
-
-
-def cell_table(
-    cell: LiftedCell, variables: Mapping[str, Variable], learned: Mapping[str, str] | None = None
-) -> dict[str, Any]:
-    """The table of a recipe for a lifted cell: its equations, and which variable holds what.
-
-    Args:
-        cell: the cell.
-        variables: those of the checkpoint.
-        learned: the variable that each learned initial state starts from.
-
-    Raises:
-        CorruptFile: the checkpoint lacks a variable.
-    """
-    held, learned = {**cell.parameters, **cell.norm_variables}, learned or {}
-    for name in (*held.values(), *learned.values()):
-        if name not in variables:
-            raise CorruptFile(f"the checkpoint has no variable {name}, which the graph reads")
-    tensors = {name: parameter for parameter, name in held.items()}
-    for state, name in learned.items():
-        row = len(variables[name].shape) > len(cell.states[state])
-        tensors[name] = f"row(initial.{state})" if row else f"initial.{state}"
-    table: dict[str, Any] = {
-        "equations": cell.equations,
-        "inputs": {name: list(shape) for name, shape in cell.inputs.items()},
-        "states": {name: list(shape) for name, shape in cell.states.items()},
-        "parameters": {name: list(variables[held[name]].shape) for name in cell.parameters},
-        "norms": {name: dict(fields) for name, fields in cell.norms.items()},
-        "learned_states": list(learned),
-        "tensors": tensors,
-    }
-    return {key: value for key, value in table.items() if value}
 
 
 def _of_entries(walk: Walk, entries: Sequence[Value], recurrence: Recurrence) -> tuple[Data, bool]:

@@ -63,6 +63,8 @@ def _moment(value: Term | Pending, over: list[int], node: Node) -> Moment:
     placeholder = value if isinstance(value, Term) else Term(Number(0.0), value.shape)
     if over == everything[:-1]:
         return Moment(placeholder, over_batch=True, pooled=False)
+    if over == [0]:
+        return Moment(placeholder, over_batch=True, pooled=False, positions=True)
     if over == everything:
         return Moment(placeholder, over_batch=True, pooled=True)
     if over == [rank - 1]:

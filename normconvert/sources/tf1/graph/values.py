@@ -94,8 +94,9 @@ class Moment:
 
     Attributes:
         term: what the mean is of.
-        over_batch: the mean is over the samples, else over features.
+        over_batch: the mean is over the samples and all axes of a sample but the features, else over features.
         pooled: over all axes of a sample (and over the features, with `over_batch`), not over the last alone.
+        positions: over the samples alone: each position of a sample `[*positions, features]` has its own.
         square: of the square.
     """
 
@@ -103,6 +104,7 @@ class Moment:
     over_batch: bool
     pooled: bool
     square: bool = False
+    positions: bool = False
 
 
 @dataclass(frozen=True)
