@@ -12,6 +12,31 @@ import torch
 from click.testing import CliRunner
 from conftest import load_module
 from pytorch_cells import INPUTS, UNITS, randomise
+from pytorch_grus import (
+    DreamerV2,
+    DreamerV3,
+    HasteGRU,
+    IcefallGRU,
+    InnerBiasGRU,
+    PlainHasteGRU,
+    Pydreamer,
+    PydreamerLate,
+    Sheeprl,
+)
+from pytorch_kaldi_cells import Kaldi, LiGRU
+from pytorch_layer_norm_lstms import (
+    DIEngine,
+    FastBoth,
+    FastCell,
+    HasteLSTM,
+    IcefallLSTM,
+    InnerBias,
+    LstmsPth,
+    PlainHasteLSTM,
+    Torchaudio,
+)
+from pytorch_norm_cells import Hellozgy, JihunchoiStack, ModuleListStack, PhysioEx
+from pytorch_toolkit_cells import ReturnnLSTM, ReturnnNormed, Sockeye, SockeyePerGate
 from torch import nn
 
 from normconvert.cli import cli
@@ -47,7 +72,7 @@ def rnn(kind: type[nn.Module], **options: object) -> nn.Module:
 
 
 def kaldi(kind: str, **options: object) -> nn.Module:
-    return cells.Kaldi(kind, **options)  # type: ignore[arg-type]
+    return Kaldi(kind, **options)  # type: ignore[arg-type]
 
 
 def measured(module: nn.Module) -> None:
@@ -64,30 +89,77 @@ CASES: dict[str, tuple[Callable[[], nn.Module], tuple[str, ...]]] = {
     "lstm_projected": (lambda: rnn(nn.LSTM, num_layers=2, proj_size=2, bidirectional=True), ()),
     "gru": (lambda: rnn(nn.GRU, num_layers=2), ()),
     "rnn_relu": (lambda: rnn(nn.RNN, bidirectional=True, nonlinearity="relu"), ("--set", "activation=relu")),
-    "jihunchoi": (cells.JihunchoiStack, ()),
-    "jihunchoi_shared": (lambda: cells.JihunchoiStack(None), ()),
-    "hellozgy": (cells.Hellozgy, ()),
-    "hellozgy_one_way": (lambda: cells.Hellozgy(1), ()),
-    "module_list": (lambda: cells.ModuleListStack(TIME), ()),
-    "physioex": (cells.PhysioEx, ()),
-    "haste_lstm": (cells.HasteLSTM, ("--set", "zoneout=0.15")),
-    "haste_gru": (cells.HasteGRU, ("--set", "zoneout=0.15")),
-    "fastrnns": (lambda: nn.Sequential(cells.FastBoth(INPUTS), cells.FastBoth(2 * UNITS)), ()),
-    "fastrnns_one_way": (lambda: nn.Sequential(*(cells.Holder(cell=cells.FastCell(n)) for n in (INPUTS, UNITS))), ()),
-    "torchaudio": (cells.Torchaudio, ("--set", "norms.*.epsilon=0.001")),
-    "icefall_lstm": (cells.IcefallLSTM, ()),
-    "icefall_gru": (cells.IcefallGRU, ()),
-    "lstms_pth": (cells.LstmsPth, ()),
-    "lstms_pth_cell_only": (lambda: cells.LstmsPth(preactivation=False), ()),
-    "di_engine": (cells.DIEngine, ()),
-    "dreamerv3": (cells.DreamerV3, ()),
-    "sheeprl": (lambda: cells.Sheeprl(bias=False), ()),
-    "sheeprl_bias": (lambda: cells.Sheeprl(bias=True), ()),
-    "dreamerv2": (cells.DreamerV2, ("--set", "norms.*.epsilon=1e-5")),
-    "pydreamer": (cells.Pydreamer, ()),
-    "pydreamer_late": (cells.PydreamerLate, ()),
-    "ligru_batch": (lambda: cells.LiGRU("batch"), ()),
-    "ligru_layer": (lambda: cells.LiGRU("layer"), ()),
+    "jihunchoi": (JihunchoiStack, ()),
+    "jihunchoi_shared": (lambda: JihunchoiStack(None), ()),
+    "hellozgy": (Hellozgy, ()),
+    "hellozgy_one_way": (lambda: Hellozgy(1), ()),
+    "module_list": (lambda: ModuleListStack(TIME), ()),
+    "physioex": (PhysioEx, ()),
+    "haste_lstm": (HasteLSTM, ("--set", "zoneout=0.15")),
+    "haste_gru": (HasteGRU, ("--set", "zoneout=0.15")),
+    "haste_plain_lstm": (PlainHasteLSTM, ("--set", "zoneout_h=0.15")),
+    "haste_plain_gru": (PlainHasteGRU, ("--set", "zoneout=0.15")),
+    "returnn": (ReturnnLSTM, ("--family", "zoneout_lstm/returnn")),
+    "returnn_zoneout": (
+        lambda: ReturnnLSTM("icfo", cell=0.15, output=0.05, forget_bias=0.7),
+        (
+            "--family",
+            "zoneout_lstm/returnn_icfo",
+            "--set",
+            "zoneout_c=0.15",
+            "--set",
+            "zoneout_h=0.05",
+            "--set",
+            "forget_bias=0.7",
+        ),
+    ),
+    "returnn_native": (lambda: ReturnnLSTM("cifo"), ("--family", "zoneout_lstm/returnn_cifo")),
+    "returnn_layer": (ReturnnNormed, ("--family", "returnn_layer_norm_lstm/torch")),
+    "returnn_rnmt": (lambda: ReturnnNormed(raw_output=True), ("--family", "returnn_rnmt_lstm/torch")),
+    "sockeye_lstm": (lambda: Sockeye(4), ("--family", "sockeye_layer_norm_lstm")),
+    "sockeye_lstm_late": (lambda: Sockeye(4, late=True), ("--family", "inner_bias_layer_norm_lstm/sockeye")),
+    "sockeye_lstm_per_gate": (lambda: SockeyePerGate(4), ()),
+    "sockeye_gru": (lambda: Sockeye(3), ("--family", "layer_norm_gru/sockeye")),
+    "sockeye_gru_late": (lambda: Sockeye(3, late=True), ("--family", "inner_bias_layer_norm_gru/sockeye")),
+    "sockeye_gru_per_gate": (lambda: SockeyePerGate(3), ()),
+    "chenhuaizhen": (lambda: InnerBias("tanh"), ("--family", "tanh_layer_norm_lstm")),
+    "chenhuaizhen_one_way": (
+        lambda: InnerBias("tanh", directions=1),
+        ("--family", "tanh_layer_norm_lstm/chenhuaizhen"),
+    ),
+    "inner_bias_ifog": (lambda: InnerBias("ifog"), ("--family", "inner_bias_layer_norm_lstm/ifog")),
+    "inner_bias_ifgo": (lambda: InnerBias("ifgo"), ("--family", "inner_bias_layer_norm_lstm/ifgo")),
+    "inner_bias_gru": (InnerBiasGRU, ()),
+    "fastrnns": (lambda: nn.Sequential(FastBoth(INPUTS), FastBoth(2 * UNITS)), ()),
+    "fastrnns_one_way": (lambda: nn.Sequential(*(cells.Holder(cell=FastCell(n)) for n in (INPUTS, UNITS))), ()),
+    "torchaudio": (Torchaudio, ("--set", "norms.*.epsilon=0.001")),
+    "icefall_lstm": (IcefallLSTM, ()),
+    "icefall_gru": (IcefallGRU, ()),
+    "lstms_pth": (LstmsPth, ()),
+    "lstms_pth_cell_only": (lambda: LstmsPth(preactivation=False), ()),
+    "di_engine": (DIEngine, ()),
+    "dreamerv3": (DreamerV3, ()),
+    "sheeprl": (lambda: Sheeprl(bias=False), ()),
+    "sheeprl_bias": (lambda: Sheeprl(bias=True), ()),
+    "dreamerv2": (DreamerV2, ("--set", "norms.*.epsilon=1e-5")),
+    "pydreamer": (Pydreamer, ()),
+    "pydreamer_late": (PydreamerLate, ()),
+    "ligru_batch": (lambda: LiGRU("batch"), ()),
+    "ligru_layer": (lambda: LiGRU("layer"), ()),
+    "stable_ligru_batch": (
+        lambda: LiGRU("batch", affine=False),
+        ("--family", "stable_batch_norm_ligru/speechbrain"),
+    ),
+    "stable_ligru_layer": (
+        lambda: LiGRU("layer", affine=False),
+        ("--family", "stable_layer_norm_ligru/speechbrain"),
+    ),
+    "stable_ligru_affine": (lambda: LiGRU("batch", affine=True), ()),
+    "stable_ligru_layer_affine": (lambda: LiGRU("layer", affine=True), ()),
+    "kaldi_rnn": (
+        lambda: kaldi("rnn", batch=True, layer=False, layers=2),
+        ("--family", "kaldi_rnn/batch_norm", "--set", "drop=0.2"),
+    ),
     "kaldi_lstm": (
         lambda: kaldi("lstm", batch=True, layer=False, layers=2, bidirectional=True),
         ("--family", "kaldi_lstm/batch_norm", "--set", "drop=0.2"),
@@ -151,7 +223,43 @@ def test_the_undropped_weights_of_dropconnect_are_read(tmp_path: Path) -> None:
 
 
 def test_what_a_norm_cannot_tell_is_asked_for(tmp_path: Path) -> None:
-    torch.save(randomise(cells.Holder(encoder=cells.Torchaudio()), 3).state_dict(), tmp_path / "model.pt")
+    torch.save(randomise(cells.Holder(encoder=Torchaudio()), 3).state_dict(), tmp_path / "model.pt")
     result = CliRunner().invoke(cli, ["convert", str(tmp_path / "model.pt"), "--scope", "encoder", "-o", "nowhere"])
     assert getattr(result.exception, "exit_code", 0) == 3
     assert "--set norms.*.epsilon=1e-05" in str(result.exception)
+
+
+@pytest.mark.parametrize(
+    ("make", "families"),
+    [
+        (ReturnnLSTM, ("zoneout_lstm/returnn", "zoneout_lstm/returnn_icfo", "zoneout_lstm/returnn_cifo")),
+        (lambda: Sockeye(4), ("sockeye_layer_norm_lstm/sockeye", "inner_bias_layer_norm_lstm/sockeye")),
+        (
+            lambda: InnerBias("tanh"),
+            ("tanh_layer_norm_lstm/chenhuaizhen", "inner_bias_layer_norm_lstm/ifog", "inner_bias_layer_norm_lstm/ifgo"),
+        ),
+        (
+            lambda: LiGRU("batch", affine=False),
+            ("batch_norm_ligru/speechbrain", "stable_batch_norm_ligru/speechbrain"),
+        ),
+    ],
+)
+def test_cells_with_the_same_tensors_are_not_guessed(
+    make: Callable[[], nn.Module], families: tuple[str, ...], tmp_path: Path
+) -> None:
+    torch.save(randomise(cells.Holder(encoder=make()), 4).state_dict(), tmp_path / "model.pt")
+    result = CliRunner().invoke(cli, ["convert", str(tmp_path / "model.pt"), "--scope", "encoder", "-o", "nowhere"])
+    assert getattr(result.exception, "exit_code", 0) == 3
+    assert "--family" in str(result.exception)
+    for family in families:
+        assert family in str(result.exception)
+
+
+def test_a_prefix_of_mxnet_is_a_scope(tmp_path: Path) -> None:
+    module = randomise(SockeyePerGate(4), 6)
+    state = {f"encoder_rnn_l0_{name}": tensor for name, tensor in module.state_dict().items()}
+    torch.save(state, tmp_path / "sockeye.pt")
+    found = converted(tmp_path / "sockeye.pt", tmp_path / "out", "--scope", "encoder_rnn_l0")
+    x = torch.randn(2, TIME, INPUTS, dtype=torch.float64)
+    with torch.no_grad():
+        torch.testing.assert_close(found(x), module.double()(x), rtol=0, atol=1e-9)

@@ -1,14 +1,16 @@
-"""PyTorch files of every kind: the same state dict read from each, wrappers taken off, damage and hostile pickles."""
+"""PyTorch files of every kind: the same state dict read from each, wrappers taken off, several files as one."""
 
 from __future__ import annotations
 
-import io
-import os
+import json
 import pickle
 import subprocess
 import sys
-import zipfile
+from argparse import Namespace
+from collections import deque
 from collections.abc import Callable
+from datetime import datetime
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,13 +18,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner
 from safetensors.torch import save_file
 from torch import nn
 
 from normconvert import api
-from normconvert.cli import cli
-from normconvert.errors import CorruptFile, NormconvertError, Unsupported
+from normconvert.errors import CorruptFile
 from normconvert.sources.pytorch.checkpoint import open_torch
 
 State = dict[str, torch.Tensor]
@@ -68,6 +68,8 @@ WRITERS: dict[str, Callable[[Model, Path], None]] = {
         pickle.dumps({"torch": 1, "state_dict": {k: v.numpy() for k, v in model.state_dict().items()}})
     ),
 }
+
+
 SUFFIXES = {"zip": ".ckpt", "legacy": ".tar", "safetensors": ".safetensors", "pickle": ".pkl", "arrays": ".pkl"}
 
 
@@ -99,7 +101,16 @@ def test_views_of_a_storage(tmp_path: Path) -> None:
         same(tmp_path / "views.pt", state)
 
 
+class Setting:
+    """What a program of the user's keeps beside the weights."""
+
+    def __init__(self, value: int) -> None:
+        self.value, self.layer = value, nn.Linear(2, 3)
+
+
 Wrap = Callable[[State], Any]
+
+
 WRAPPERS: dict[str, Wrap] = {
     "state_dict": lambda s: {"epoch": 3, "state_dict": s, "optimizer": {"state": {0: {"exp_avg": torch.ones(7)}}}},
     "model": lambda s: {"model": s, "args": SimpleNamespace(lr=0.1), "loss": np.float64(0.5)},
@@ -107,6 +118,24 @@ WRAPPERS: dict[str, Wrap] = {
     "net": lambda s: {"net": {f"module.{name}": tensor for name, tensor in s.items()}, "acc": 0.9},
     "compiled": lambda s: {f"module._orig_mod.{name}": tensor for name, tensor in s.items()},
     "twice": lambda s: {"model": {"state_dict": s}, "scheduler": {"base": torch.ones(2)}},
+    "settings": lambda s: {
+        "state_dict": s,
+        "hyper_parameters": Namespace(
+            loss=nn.MSELoss(),
+            path=Path("data"),
+            scale=np.float32(3),
+            sizes=np.array([1, 2]),
+            names={"a", "b"},
+            start=datetime(2020, 1, 2),
+            last=deque([1]),
+            optimizer=partial(torch.optim.Adam, lr=1),
+            dtype=torch.float32,
+            device=torch.device("cpu"),
+            part=slice(1, 2),
+            own=Setting(1),
+        ),
+        "rng": {"numpy": np.random.get_state(), "new": np.random.default_rng(1), "torch": torch.get_rng_state()},
+    },
     "lightning": lambda s: {
         "pytorch-lightning_version": "2.1.0",
         "global_step": torch.tensor(7),
@@ -156,130 +185,6 @@ def test_moving_averages_are_read_if_asked_for(name: str, model: Model, tmp_path
         np.testing.assert_array_equal(np.asarray(weights).T, factor * state["rnn.weight_ih_l0"].numpy())
 
 
-class Payload:
-    """Creates a file where it is unpickled."""
-
-    def __init__(self, target: Path, how: str) -> None:
-        self.target, self.how = target, how
-
-    def __reduce__(self) -> Any:
-        match self.how:
-            case "system":
-                return os.system, (f"touch {self.target}",)
-            case "exec":
-                return exec, (f"open({str(self.target)!r}, 'w')",)
-            case "popen":
-                return subprocess.Popen, (["touch", str(self.target)],)
-            case "getattr":
-                return getattr, (self.target, "touch")
-        return open, (str(self.target), "w")
-
-
-@pytest.mark.parametrize("how", ["system", "exec", "popen", "getattr", "open"])
-@pytest.mark.parametrize("container", ["zip", "legacy", "pickle", "protocol0", "nested"])
-def test_a_payload_does_not_run(how: str, container: str, tmp_path: Path) -> None:
-    target, path = tmp_path / "created", tmp_path / "evil.pt"
-    payload = Payload(target, how)
-    value = {"rnn.weight_ih_l0": torch.ones(4, 2), "payload": payload}
-    match container:
-        case "pickle" | "protocol0":
-            path.write_bytes(pickle.dumps(payload, protocol=0 if container == "protocol0" else 4))
-        case "nested":
-            torch.save({"state_dict": {"a.weight": torch.ones(2)}, "hparams": [{"x": payload}]}, path)
-        case _:
-            torch.save(value, path, _use_new_zipfile_serialization=container == "zip")
-    for command in (("inspect",), ("plan",), ("torch-to-torch", "-o", str(tmp_path / "out"), "--scope", "rnn")):
-        result = CliRunner().invoke(cli, [command[0], str(path), *command[1:]])
-        assert isinstance(result.exception, NormconvertError), result.output
-        assert result.exception.exit_code in (3, 4)
-    assert not target.exists()
-    assert not (tmp_path / "out").exists()
-
-
-def test_a_whole_pickled_model_is_refused_with_the_way_out(model: Model, tmp_path: Path) -> None:
-    for value in (model, {"model": model}):
-        torch.save(value, tmp_path / "whole.pt")
-        with pytest.raises(Unsupported, match="whole pickled model") as caught:
-            api.inspect(tmp_path / "whole.pt")
-        assert "state_dict()" in caught.value.remedy
-
-
-@pytest.mark.parametrize("value", [torch.ones(3), [torch.ones(3)], {"epoch": 3}, {"model": torch.ones(3), "a": {}}])
-def test_tensors_without_names_make_no_model(value: Any, tmp_path: Path) -> None:
-    torch.save(value, tmp_path / "nameless.pt")
-    with pytest.raises(Unsupported):
-        api.convert(tmp_path / "nameless.pt", "ir", tmp_path / "out.safetensors")
-
-
-def test_damage_is_found(model: Model, tmp_path: Path) -> None:
-    for kind in ("zip", "legacy", "safetensors"):
-        path = tmp_path / f"damaged{SUFFIXES[kind]}"
-        WRITERS[kind](model, path)
-        whole = path.read_bytes()
-        for cut in (8, len(whole) // 3, len(whole) - 40):
-            path.write_bytes(whole[:cut])
-            with pytest.raises(NormconvertError) as caught:
-                api.plan(path, scope="rnn", from_format="torch")
-            assert caught.value.exit_code in (3, 4), (kind, cut, caught.value)
-
-
-def test_a_changed_byte_of_the_values_is_found(model: Model, tmp_path: Path) -> None:
-    path = tmp_path / "model.pt"
-    torch.save(model.state_dict(), path)
-    data = bytearray(path.read_bytes())
-    place = data.index(model.state_dict()["head.weight"].numpy().tobytes())
-    data[place + 1] ^= 4
-    path.write_bytes(data)
-    with pytest.raises(CorruptFile, match="checksum"):
-        open_torch(path).load("head/weight")
-
-
-def rewritten(path: Path, change: Callable[[bytes], bytes]) -> None:
-    """The archive with another pickle."""
-    with zipfile.ZipFile(path) as archive:
-        members = {name: archive.read(name) for name in archive.namelist()}
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, data in members.items():
-            archive.writestr(name, change(data) if name.endswith("data.pkl") else data)
-
-
-def test_tensors_that_reach_beyond_their_storage(tmp_path: Path) -> None:
-    path = tmp_path / "far.pt"
-    torch.save({"a.weight": torch.ones(7, 11)}, path)
-    rewritten(path, lambda data: data.replace(b"K\x07K\x0b\x86", b"K\x07K\xff\x86"))
-    with pytest.raises(CorruptFile, match="beyond its storage"):
-        open_torch(path).load("a/weight")
-
-
-@pytest.mark.parametrize(
-    "data",
-    [
-        b"\x80\x02" + b"}" * 100 + b"torch.",
-        b"\x80\x02(((((torch.",
-        b"\x80\x02]q\x00" + b"h\x00h\x00a" * 50 + b"ctorch\nx\n.",
-        b"\x80\x04\x8c\x05torch\x94h\x63.",
-        b"\x80\x02ctorch\nFloatStorage\n" + b"0" * 50,
-    ],
-)
-def test_nonsense_ends_in_an_error_of_ours(data: bytes, tmp_path: Path) -> None:
-    path = tmp_path / "nonsense.pt"
-    path.write_bytes(data)
-    with pytest.raises(NormconvertError) as caught:
-        api.inspect(path)
-    assert caught.value.exit_code in (3, 4)
-
-
-def test_lists_that_hold_each_other_end(tmp_path: Path) -> None:
-    stream = io.BytesIO()
-    inner: Any = torch.ones(1)
-    for _ in range(60):
-        inner = [inner, inner]
-    torch.save({"state_dict": {"a": inner}}, stream)
-    (tmp_path / "laughs.pt").write_bytes(stream.getvalue())
-    with pytest.raises(CorruptFile, match="more entries"):
-        api.inspect(tmp_path / "laughs.pt")
-
-
 def test_neither_torch_nor_pickle_is_loaded(model: Model, tmp_path: Path) -> None:
     torch.save(model.state_dict(), tmp_path / "model.pt")
     code = (
@@ -299,3 +204,65 @@ def test_our_own_files_are_told_from_state_dicts(model: Model, tmp_path: Path) -
     again = api.convert(tmp_path / "ours.safetensors", "torch", tmp_path / "ours-torch")
     assert again.report is not None
     assert again.report.equivalent
+
+
+def sharded(model: Model, folder: Path, suffix: str) -> Path:
+    """The state dict in three files, as Hugging Face's libraries save it."""
+    state = list(model.state_dict().items())
+    weights = {}
+    for number in range(3):
+        name = f"model-{number + 1:05}-of-00003{suffix}"
+        part = dict(state[number::3])
+        (save_file if suffix == ".safetensors" else torch.save)(part, folder / name)
+        weights |= dict.fromkeys(part, name)
+    index = folder / f"model{suffix}.index.json"
+    index.write_text(json.dumps({"metadata": {"total_size": 1}, "weight_map": weights}))
+    return index
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".bin"])
+def test_the_files_of_an_index_are_one_state_dict(suffix: str, model: Model, tmp_path: Path) -> None:
+    index = sharded(model, tmp_path, suffix)
+    same(index, model.state_dict())
+    done = api.convert(index, "ir", tmp_path / "ours.safetensors", scope="rnn")
+    assert done.report is not None
+    assert done.report.equivalent
+    shard = tmp_path / f"model-00002-of-00003{suffix}"
+    shard.write_bytes(shard.read_bytes() + b"\0")
+    assert open_torch(index).sha256() != done.model.provenance.sha256  # of all files, not of the index alone
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda weights: weights.update({"x": "model-00004-of-00003.bin"}), "not beside it"),
+        (lambda weights: weights.update({"x": "../secret.bin"}), "no file beside it"),
+        (lambda weights: weights.update({"x": "/etc/passwd"}), "no file beside it"),
+        (lambda weights: weights.update({"x": "model.bin.index.json"}), "no file beside it"),
+        (lambda weights: weights.update({"lost.weight": "model-00001-of-00003.bin"}), "lacks lost.weight"),
+        (lambda weights: weights.clear(), "no tensors"),
+    ],
+)
+def test_an_index_that_is_wrong(
+    change: Callable[[dict[str, str]], None], message: str, model: Model, tmp_path: Path
+) -> None:
+    index = sharded(model, tmp_path, ".bin")
+    document = json.loads(index.read_text())
+    change(document["weight_map"])
+    index.write_text(json.dumps(document))
+    with pytest.raises(CorruptFile, match=message):
+        api.inspect(index)
+    for text in ("{", '{"weight_map": [1]}', "[]", "{}"):
+        index.write_text(text)
+        with pytest.raises(CorruptFile, match="no index"):
+            api.inspect(index)
+
+
+def test_a_tensor_in_two_files_of_an_index(model: Model, tmp_path: Path) -> None:
+    index = sharded(model, tmp_path, ".bin")
+    torch.save({"extra": torch.ones(2), **torch.load(tmp_path / "model-00001-of-00003.bin")}, tmp_path / "more.bin")
+    document = json.loads(index.read_text())
+    document["weight_map"]["extra"] = "more.bin"
+    index.write_text(json.dumps(document))
+    with pytest.raises(CorruptFile, match="another file holds too"):
+        api.inspect(index)

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from pytorch_cells import LstmsPth, randomise
+from pytorch_cells import randomise
+from pytorch_layer_norm_lstms import LstmsPth
 
 from normconvert import api
 from normconvert.errors import NormconvertError, UsageError
 
-CODE = Path(__file__).resolve().parent / "pytorch_cells.py"
+CODE = Path(__file__).resolve().parent / "pytorch_layer_norm_lstms.py"
 
 
 @pytest.fixture

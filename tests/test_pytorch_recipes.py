@@ -211,6 +211,14 @@ def test_the_suggested_recipe_of_a_chain_converts(tmp_path: Path) -> None:
         torch.testing.assert_close(found(x), module.double()(x), rtol=0, atol=1e-9)
 
 
+def test_what_a_file_holds_is_called_tensors(tmp_path: Path) -> None:
+    torch.save(nn.Sequential(nn.LSTM(3, 5), nn.Linear(5, 2)).state_dict(), tmp_path / "model.pt")
+    shown = " ".join(CliRunner().invoke(cli, ["inspect", str(tmp_path / "model.pt")]).output.split())
+    assert "pytorch 6 tensors" in shown
+    assert "The tensors weight_ih [20, 3]" in shown
+    assert "variables" not in shown
+
+
 class Scripted(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -232,3 +240,34 @@ def test_a_script_archive_names_its_modules(tmp_path: Path) -> None:
     x = torch.randn(2, 6, 3, dtype=torch.float64)
     with torch.no_grad():
         torch.testing.assert_close(found(x), module.double()(x), rtol=0, atol=1e-9)
+
+
+POOLED = [
+    {"name": "0", "class": "Transpose", "dim0": 1, "dim1": 2},
+    {"name": "1", "class": "Conv1d"},
+    {"name": "2", "class": "MaxPool1d", "kernel_size": 4},
+    {"name": "3", "class": "Transpose", "dim0": 1, "dim1": 2},
+    {"name": "4", "class": "Linear"},
+]
+
+
+@pytest.mark.parametrize(("window", "model_needs", "program_needs"), [(1, 4, 8), (31, 34, 38)])
+def test_an_exported_program_says_how_short_a_sequence_may_be(
+    window: int, model_needs: int, program_needs: int, tmp_path: Path
+) -> None:
+    """`torch.export` takes no axis to be of size 1, also behind a pooling; the proof keeps to what it takes."""
+    module = randomise(nn.ModuleDict({"1": nn.Conv1d(3, 5, window), "4": nn.Linear(5, 2)}), 13)
+    torch.save(module.state_dict(), tmp_path / "model.pt")
+    (tmp_path / "model.toml").write_text(recipe(["?", 3], POOLED))
+    arguments = [str(tmp_path / "model.pt"), "--recipe", str(tmp_path / "model.toml"), "-o"]
+    result = CliRunner().invoke(cli, ["torch-to-export", *arguments, str(tmp_path / "model.pt2")])
+    assert result.exit_code == 0, (result.output, result.exception)
+    assert f"takes sequences of {program_needs} steps or more" in " ".join(result.output.split())
+    program = torch.export.load(tmp_path / "model.pt2").module()
+    x = torch.randn(2, program_needs, 3)
+    expected = module["4"](nn.functional.max_pool1d(module["1"](x.transpose(1, 2)), 4).transpose(1, 2))
+    torch.testing.assert_close(program(x), expected, rtol=0, atol=1e-5)
+    with pytest.raises(AssertionError):
+        program(x[:, : program_needs - 1])
+    plain = convert(module, recipe(["?", 3], POOLED), tmp_path)
+    assert plain(torch.zeros(1, model_needs, 3, dtype=torch.float64)).shape == (1, 1, 2)

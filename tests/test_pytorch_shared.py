@@ -12,6 +12,8 @@ import torch
 from conftest import load_module
 from torch import nn
 
+from normconvert.runtimes import Stream
+
 ROOT = Path(__file__).resolve().parent.parent
 MODELS = ROOT.parent / "shared" / "models"
 
@@ -138,3 +140,28 @@ def test_a_voice_activity_detector_converts_whole(tmp_path: Path) -> None:
         with torch.no_grad():
             for found, expected in zip(module(x), detector(x), strict=True):
                 torch.testing.assert_close(found, expected, rtol=0, atol=2e-6)
+
+
+def test_a_dreamer_model_streams_step_by_step_to_the_recorded_states(rssm: Path, tmp_path: Path) -> None:
+    """As one file that onnxruntime calls for each step; the first of an episode starts from the learned state."""
+    recipe = tmp_path / "rssm.toml"
+    sequences = RSSM.replace('\n[[inputs]]\nname = "h"\nshape = [5]\n', "").replace("shape = [10]", 'shape = ["?", 10]')
+    recipe.write_text(sequences.replace("single_step = true\n", "").replace('["silu", "h"]', '["silu"]'))
+    command = [sys.executable, "-m", "normconvert", "torch-to-onnx", str(rssm / "rssm_state_dict.pt")]
+    command += ["--recipe", str(recipe), "--streaming", "-o", str(tmp_path / "rssm.onnx")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    stream = Stream(tmp_path / "rssm.stream.onnx")
+    with np.load(rssm / "rssm_scan.npz") as scan, np.load(rssm / "rssm_initial_state.npz") as initial:
+        learned, start = initial["initial_recurrent_state"][0], initial["initial_posterior"][0].reshape(2, 6)
+        posterior = start
+        stream(np.zeros((2, 1, 10)))  # names the state
+        for number, first in enumerate(scan["is_first"]):
+            ((name, state),) = stream.states.items()
+            stream.states = {name: ((1 - first) * state + first * learned).astype(np.float32)}
+            x = np.concatenate(
+                [(1 - first) * posterior + first * start, (1 - first) * scan["actions"][number]], axis=-1
+            )
+            found = stream(x[:, None])
+            np.testing.assert_allclose(found[:, 0], scan["recurrent_states"][number], rtol=0, atol=5e-7)
+            posterior = scan["posteriors"][number].reshape(2, 6)

@@ -11,16 +11,14 @@ from typing import Any
 from normconvert.errors import UsageError
 from normconvert.ir.model import Array
 from normconvert.sources.pytorch.entries import Aside, Entry, state_dict
-from normconvert.sources.pytorch.files import read_content
 from normconvert.sources.pytorch.parametrisations import materialised
 from normconvert.sources.pytorch.paths import as_scopes
 from normconvert.sources.pytorch.pickled_values import module_types
+from normconvert.sources.pytorch.shards import content_of, shards
 from normconvert.sources.tf1.checkpoint import Variable
 from normconvert.sources.tf1.files import mapped
 from normconvert.sources.tf1.roles import MOVING_AVERAGE
 from normconvert.sources.tf1.stored import lookup
-
-_START = 16
 
 
 @dataclass(frozen=True)
@@ -58,8 +56,11 @@ class TorchFile:
         return self.entries[name].load()
 
     def sha256(self) -> str:
-        """Hash of the file; see `Checkpoint.sha256`."""
-        return sha256(mapped(self.prefix).data).hexdigest()
+        """Hash of the file, or of an index and the files that it names, one after the other."""
+        found = sha256(mapped(self.prefix).data)
+        for shard in shards(self.prefix):
+            found.update(mapped(shard).data)
+        return found.hexdigest()
 
 
 def open_torch(path: Path) -> TorchFile:
@@ -73,9 +74,7 @@ def open_torch(path: Path) -> TorchFile:
         Unsupported: it is a whole pickled model, or has no tensors.
     """
     try:
-        with path.open("rb") as stream:
-            start = stream.read(_START)
-        content = read_content(path, start)
+        content = content_of(path)
     except OSError as error:
         raise UsageError(f"cannot be read ({error.strerror})", where=str(path)) from None
     found = state_dict(content.value, path.name)
@@ -95,9 +94,7 @@ def raw_tensors(path: Path, *, ema: bool = False) -> dict[str, Array]:
         path: as for `open_torch`.
         ema: moving averages in the places of the tensors that have one.
     """
-    with path.open("rb") as stream:
-        start = stream.read(_START)
-    entries = state_dict(read_content(path, start).value, path.name).entries
+    entries = state_dict(content_of(path).value, path.name).entries
     averages = {name.removesuffix(f".{MOVING_AVERAGE}"): name for name in entries if name.endswith(MOVING_AVERAGE)}
     chosen = {name: averages.get(name, name) if ema else name for name in entries if name not in averages.values()}
     return {name: entries[stored].load() for name, stored in chosen.items()}

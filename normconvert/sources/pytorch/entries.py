@@ -42,6 +42,9 @@ _SET_ASIDE = {
 }
 _PREFIXES = ("module.", "_orig_mod.", "_forward_module.")
 _COMPILED = "_orig_mod."
+_OF_MODULES = frozenset({"_parameters", "_buffers"})
+"""Attributes of modules that were pickled whole."""
+
 _FLAT = re.compile(r"(^|.*\.)_flat_weights\.\d+")
 
 
@@ -108,6 +111,10 @@ def state_dict(value: Any, place: str) -> StateDict:
     if not found:
         raise Unsupported("holds no tensors under names", where=place, remedy=SAFE_WAY)
     top, averages, aside = _unwrapped(found)
+    if any(_OF_MODULES & set(path) for path, _ in top):
+        raise Unsupported(
+            "holds a whole pickled model, which only its own code could load", where=place, remedy=SAFE_WAY
+        )
     entries = _named(top, place)
     _add_averages(entries, averages)
     return StateDict(entries, tuple(aside))

@@ -25,6 +25,9 @@ from normconvert.sources.pytorch.safetensors_file import read_safetensors, safet
 from normconvert.sources.pytorch.storages import Storage, dtype_of, number_type
 from normconvert.sources.tf1.files import mapped
 
+INDEX = ".index.json"
+"""How the names of indices end, which name the files of a sharded state dict; see `shards`."""
+
 _AGAIN = "Take the file from its source again"
 _MAGIC = 0x1950A86A20F9469CFC6C
 """The first number in what `torch.save` wrote before version 1.6 (torch/serialization.py, MAGIC_NUMBER)."""
@@ -41,7 +44,8 @@ class Content:
 
     Attributes:
         value: nested dicts and lists with `StoredTensor` and other values as leaves.
-        format: `pytorch`, `pytorch-legacy`, `pytorch-pickle`, `pytorch-script` or `pytorch-safetensors`.
+        format: `pytorch`, `pytorch-legacy`, `pytorch-pickle`, `pytorch-script`, `pytorch-safetensors` or
+            `pytorch-shards`.
     """
 
     value: Any
@@ -57,6 +61,8 @@ def looks_like_torch(path: Path, start: bytes) -> bool:
     """
     if path.is_dir() or not path.is_file():
         return False
+    if path.name.endswith(INDEX):
+        return True
     if start.startswith(b"PK"):
         return _is_torch_archive(path)
     if start[8:9] == b"{":
@@ -183,10 +189,12 @@ def _legacy(data: Array, place: str) -> Content:
     found: dict[str, int] = {}
     sizes: dict[str, int] = {}
 
-    def load(reference: tuple[Any, ...]) -> Storage:
+    def load(reference: tuple[Any, ...]) -> Storage | Global:
+        if isinstance(reference, tuple) and reference[:1] == ("module",) and isinstance(reference[1], Global):
+            return reference[1]  # the class of a whole pickled model, with its source
         kind, of, key, _, count = _reference(reference)
         if kind != "storage":
-            raise ValueError("a source file beside the values")
+            raise ValueError("a reference to no storage")
         dtype, start, view = dtype_of(str(of)), 0, reference[5] if len(reference) > 5 else None
         if view is not None:  # a part of another storage: its key, offset and size
             _, start, count = view

@@ -25,6 +25,7 @@ _SIDES = (
     (re.compile(r"(?P<owner>.*/)?directions/(?P<side>[01])/(?P<leaf>.+)"), {"0": "forward", "1": "backward"}),
     (re.compile(r"(?P<owner>.*/)?lstm_(?P<side>[fb])/(?P<leaf>.+)"), {"f": "forward", "b": "backward"}),
 )
+_HIDDEN = re.compile(r"(?P<owner>(?:.*/)?)hidden(?P<side>[01])/(?P<layer>\d+)/(?P<leaf>.+)")
 _INITIAL = re.compile(r"(?P<owner>(?:.*/)?)(?P<leaf>[hc]0)")
 
 
@@ -65,6 +66,18 @@ def _directions(entries: Entries) -> Iterator[tuple[str, Entry]]:
             match = pattern.fullmatch(name)
             if match is not None:
                 name = f"{match['owner'] or ''}{sides[match['side']]}/{match['leaf']}"
+        yield name, entry
+
+
+def _hidden_layers(entries: Entries) -> Iterator[tuple[str, Entry]]:
+    """chenhuaizhen's stacks: a ModuleList for each direction, `hidden0.N` and, where there are two, `hidden1.N`."""
+    matches = {name: match for name in entries if (match := _HIDDEN.fullmatch(name))}
+    both = {match["owner"] for match in matches.values() if match["side"] == "1"}
+    for name, entry in entries.items():
+        match = matches.get(name)
+        if match is not None and match["owner"] in both:
+            side = ("forward", "backward")[int(match["side"])]
+            name = f"{match['owner']}l{match['layer']}/{side}/{match['leaf']}"
         yield name, entry
 
 
@@ -124,6 +137,18 @@ def _shared_bias(entries: Entries) -> Iterator[tuple[str, Entry]]:
             yield name, entry
 
 
+_MXNET = re.compile(r"(?P<scope>(?:.*/)?[^/]*[^/_])_(?P<leaf>(?:[ih]2h|[ifcosrz])_(?:weight|bias|scale|shift))")
+
+
+def _mxnet_prefixes(entries: Entries) -> Iterator[tuple[str, Entry]]:
+    """Sockeye's cells, whose prefix ends in an underscore: `encoder_rnn_l0_i2h_weight`."""
+    matches = {name: match for name in entries if (match := _MXNET.fullmatch(name))}
+    cells = {match["scope"] for match in matches.values() if match["leaf"] == "h2h_weight"}
+    for name, entry in entries.items():
+        match = matches.get(name)
+        yield (f"{match['scope']}/{match['leaf']}" if match and match["scope"] in cells else name), entry
+
+
 _KALDI = re.compile(
     r"(?P<owner>(?:.*/)?)(?P<gate>(?:bn_)?[wu][fiocrhz][xh]?|ln)/(?P<layer>\d+)/"
     r"(?P<leaf>weight|bias|gamma|beta|running_mean|running_var|num_batches_tracked)"
@@ -176,8 +201,10 @@ Rule = Callable[[Entries], Iterator[tuple[str, Entry]]]
 _RULES: tuple[Rule, ...] = (
     _rnn_layers,
     _directions,
+    _hidden_layers,
     _initial_states,
     _shared_bias,
+    _mxnet_prefixes,
     _kaldi_layers,
     _shared_directions,
 )

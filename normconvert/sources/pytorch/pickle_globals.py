@@ -178,8 +178,12 @@ _OF_THE_MACHINE = frozenset(_MODULES.split(" "))
 _HARMLESS = (
     "numpy.core.multiarray.scalar numpy._core.multiarray.scalar datetime.datetime datetime.timedelta datetime.date "
     "collections.deque pathlib.Path pathlib.PosixPath pathlib.WindowsPath pathlib.PurePosixPath "
-    "pathlib._local.PosixPath builtins.complex builtins.slice builtins.range builtins.frozenset builtins.bytearray "
-    "__builtin__.bytearray builtins.object __builtin__.object torch.Generator types.SimpleNamespace"
+    "pathlib._local.PosixPath torch.Generator types.SimpleNamespace functools.partial "
+    "numpy.random._pickle.__bit_generator_ctor numpy.random._pickle.__generator_ctor "
+    "numpy.random._pickle.__randomstate_ctor numpy.random.bit_generator.__pyx_unpickle_SeedSequence"
 )
-_INERT = frozenset(_HARMLESS.split(" "))
+_BUILT_IN = "complex slice range xrange frozenset bytearray object"
+_INERT = frozenset(_HARMLESS.split(" ")) | {
+    f"{module}.{name}" for module in ("builtins", "__builtin__") for name in _BUILT_IN.split(" ")
+}
 """Classes and functions that only hold data; they are recorded, not made."""

@@ -18,7 +18,7 @@ from normconvert.errors import CorruptFile, NormconvertError
 from normconvert.sources.pytorch.mapped_stream import MappedStream
 from normconvert.sources.pytorch.pickle_globals import SAFE_WAY, Built, Global, NumpyArray, NumpyType, called
 
-_MOST_INSTRUCTIONS = 4_000_000
+_MOST_INSTRUCTIONS = 2_000_000
 """Some twenty for each tensor, and a few for each setting beside them."""
 
 _AGAIN = "Take the file from its source again"

@@ -47,6 +47,8 @@ def plain_modules(variables: Mapping[str, Variable], types: Mapping[str, str] | 
         kind, other = _kind(members, any(_siblings(scope, plane) for plane in planes))
         if kind and types and scope in types:
             kind, other = types[scope], ""
+        elif kind == "Linear" and other and "emb" in scope.lower():
+            kind, other = "Embedding", "or Linear"
         if kind:
             yield PlainModule(scope, kind, other, members)
 

@@ -16,6 +16,7 @@ from normconvert.sources.pytorch import weighted as _weighted
 from normconvert.sources.pytorch.checkpoint import TorchFile, open_torch
 from normconvert.sources.pytorch.classes import with_meanings
 from normconvert.sources.pytorch.dead_values import without_dead
+from normconvert.sources.pytorch.kaldi import described_by_cfg
 from normconvert.sources.pytorch.plain import surveyed_modules
 from normconvert.sources.pytorch.spoken import in_dots, in_slashes, speaking, tensor_uses
 from normconvert.sources.reading import Plan, Reading, ReadResult
@@ -50,7 +51,7 @@ def read(path: Path, reading: Reading) -> ReadResult:
         Unsupported: it is a whole pickled model, or something about a cell or layer is not known.
         UsageError: the options do not fit it.
     """
-    check_options(path, reading)
+    _check_options(path, reading)
     file = open_torch(path)
     with speaking(file), suggesting_averages(file):
         checkpoint = under_own_names(file) if reading.ema else file
@@ -70,7 +71,7 @@ def plan(path: Path, reading: Reading) -> Plan:
 
     Where nothing says how the modules follow each other, the recipe is what names and shapes suggest.
     """
-    check_options(path, reading)
+    _check_options(path, reading)
     file = open_torch(path)
     with speaking(file), suggesting_averages(file):
         checkpoint = under_own_names(file) if reading.ema else file
@@ -100,7 +101,16 @@ def survey(path: Path) -> Survey:
     return msgspec.structs.replace(told, aside=aside)
 
 
+def _check_options(path: Path, reading: Reading) -> None:
+    """As for checkpoints of TensorFlow, but a cfg of pytorch-kaldi is a configuration."""
+    check_options(path, replace(reading, config=None))
+    if reading.config is not None and (reading.recipe is not None or reading.scope is not None):
+        raise UsageError("a cfg says what is read; --recipe and --scope do not go with it", where=str(path))
+
+
 def _described(checkpoint: Checkpoint, file: TorchFile, reading: Reading) -> Described | None:
+    if reading.config is not None:
+        return described_by_cfg(file, reading.config)
     if reading.recipe is not None:
         described = read_recipe_file(reading.recipe, reading.define)
         return replace(described, document=in_slashes(described.document, file))

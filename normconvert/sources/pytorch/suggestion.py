@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from normconvert.sources.keras.recipe import FREE
+from normconvert.sources.pytorch.chain import Arrangement, Suggested, arranged, in_order, inputs, with_gaps
 from normconvert.sources.pytorch.checkpoint import TorchFile
 from normconvert.sources.pytorch.classes import MODULES
 from normconvert.sources.pytorch.plain import PlainModule, plain_modules
@@ -34,17 +34,18 @@ def suggested(checkpoint: TorchFile) -> Plan:
     of_cells |= {joined(cell.scope, name) for cell in cells for name in cell.unused}
     rest = {name: v for name, v in variables.items() if name not in of_cells and not role(name, variables)}
     order = {name: number for number, name in enumerate(variables)}
-    placed: list[tuple[float, dict[str, Any]]] = [(_first_of(cell, order), layer) for cell, layer in _recurrent(groups)]
-    placed += [(order[name], layer) for name, layer in _plain(rest, checkpoint.types)]
-    placed += _without_tensors(checkpoint, order)
-    layers = [layer for _, layer in sorted(placed, key=lambda item: item[0])]
+    plain = list(plain_modules(rest, checkpoint.types))
+    modules = in_order([*_recurrent(groups, order), *_plain(plain, checkpoint.types, order)])
+    named = sorted([*modules, *_without_tensors(checkpoint, order)], key=lambda module: module.position)
+    chain = named if checkpoint.types else with_gaps(modules)
     document = {
         "model": {"name": checkpoint.place.split(".")[0]},
-        "inputs": [{"name": "x", "shape": Assumed([FREE, _inputs(layers)], "the shape of one sample; ? is free")}],
-        "layers": said_once(with_short_names([_written(layer) for layer in layers], taken=("x",))),
+        "inputs": [inputs(modules)],
+        "layers": said_once(with_short_names(list(arranged(chain)), taken=("x",))),
     }
+    used = of_cells | {v.name for module in plain if module.kind in MODULES for v in module.members.values()}
     uses = tuple(
-        TensorUse(name, v.shape, v.dtype, "", role(name, variables) or "no order of modules yet")
+        TensorUse(name, v.shape, v.dtype, "the suggested recipe" if name in used else "", _why_not(name, variables))
         for name, v in variables.items()
     )
     assumption = Assumption(
@@ -55,29 +56,27 @@ def suggested(checkpoint: TorchFile) -> Plan:
     return Plan(tensor_uses(plan, checkpoint), (assumption,), write_toml(in_dots(document, checkpoint)))
 
 
-_WIDTH = "features it reads"
-"""A key of a suggested layer that is not written."""
+def _why_not(name: str, variables: Mapping[str, Variable]) -> str:
+    return role(name, variables) or "of no module or cell that is known"
 
 
-def _written(layer: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in layer.items() if key != _WIDTH}
-
-
-def _recurrent(groups: list[Group]) -> Iterator[tuple[FoundCell, dict[str, Any]]]:
+def _recurrent(groups: list[Group], order: Mapping[str, int]) -> Iterator[Suggested]:
     """A layer for each module of torch.nn, whatever its layers and directions, and for each layer of other cells."""
     seen = set()
     for group in groups:
         first = group.forward[0]
+        position, width = _first_of(first, order), (group.inputs or (None,))[-1] or 0
         module = _RECURRENT.get(first.family, "") if first.layout == _TORCH_LAYOUT else ""
         if not module:
             for layer in recipe_layers(group, {cell.scope: _defaults(cell) for cell in group.cells}):
-                yield first, {**layer, _WIDTH: group.inputs}
+                yield Suggested(position, group.scope, layer, "time", width)
             continue
         scope = _module_of(first.scope)
         if scope not in seen:
             seen.add(scope)
             function = {"nonlinearity": Assumed("tanh", "or relu")} if module == "RNN" else {}
-            yield first, {"name": scope or "rnn", "class": module, "scope": scope, **function, _WIDTH: group.inputs}
+            table = {"name": scope or "rnn", "class": module, "scope": scope, **function}
+            yield Suggested(position, scope, table, "time", width)
 
 
 def _module_of(scope: str) -> str:
@@ -106,12 +105,7 @@ def _first_of(cell: FoundCell, order: Mapping[str, int]) -> int:
     return min(order[name] for names in cell.tensors.values() for name in names)
 
 
-def _inputs(layers: list[dict[str, Any]]) -> int | str:
-    width = layers[0].get(_WIDTH) if layers else None
-    return width if isinstance(width, int) else FREE
-
-
-def _without_tensors(checkpoint: TorchFile, order: Mapping[str, int]) -> Iterator[tuple[float, dict[str, Any]]]:
+def _without_tensors(checkpoint: TorchFile, order: Mapping[str, int]) -> Iterator[Suggested]:
     """Modules of a TorchScript archive that have no tensors, each after the tensors of the module before it."""
     after = -1.0
     for path, kind in checkpoint.types.items():
@@ -120,19 +114,25 @@ def _without_tensors(checkpoint: TorchFile, order: Mapping[str, int]) -> Iterato
             after = max(own) if path in {name.rpartition("/")[0] for name in order} else after
         elif kind in MODULES and path:
             after += 0.001
-            yield after, {"name": path, "class": Because(kind, "its class in the archive; check its arguments")}
+            told = Because(kind, "its class in the archive; check its arguments")
+            yield Suggested(after, path, {"name": path, "class": told})
 
 
-def _plain(variables: Mapping[str, Variable], types: Mapping[str, str]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """A layer for each plain module, with the name of its first tensor."""
-    for module in plain_modules(variables, types):
+_READS: dict[str, Arrangement] = {"Conv1d": "line", "Conv2d": "planes", "Embedding": "time"}
+
+
+def _plain(modules: Sequence[PlainModule], types: Mapping[str, str], order: Mapping[str, int]) -> Iterator[Suggested]:
+    """A layer for each plain module of a class that recipes have."""
+    for module in modules:
         if module.kind not in MODULES:
             continue
-        first = next(iter(module.members.values())).name
         told = module.scope in types
         kind = Because(module.kind, "its class in the archive") if told else Assumed(module.kind, module.other)
         head = {"name": module.scope or "module", "class": kind, "scope": module.scope}
-        yield first, {**head, **_unknown(module)}
+        shape = next(iter(module.members.values())).shape
+        width = shape[1] if len(shape) > 1 else shape[0] if shape else 0
+        position = min(order[variable.name] for variable in module.members.values())
+        yield Suggested(position, module.scope, {**head, **_unknown(module)}, _READS.get(module.kind, ""), width)
 
 
 def _unknown(module: PlainModule) -> dict[str, Any]:
@@ -142,9 +142,9 @@ def _unknown(module: PlainModule) -> dict[str, Any]:
         return {"eps": Assumed(1e-5, default), "momentum": Assumed(0.1, default)}
     if module.kind == "LayerNorm":
         return {"eps": Assumed(1e-5, default)}
-    shape = module.members["weight"].shape
-    if module.kind == "Linear":
-        return {_WIDTH: shape[1]}
     if module.kind.startswith("Conv"):
-        return {"stride": Assumed(1), "padding": Assumed(shape[2] // 2, f"the window is {list(shape[2:])}")}
+        window = list(module.members["weight"].shape[2:])
+        half = [size // 2 for size in window]
+        padding = half[0] if len(set(half)) == 1 else half
+        return {"stride": Assumed(1), "padding": Assumed(padding, f"the window is {window}")}
     return {}
