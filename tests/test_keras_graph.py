@@ -233,3 +233,21 @@ def test_renamed_layers_are_matched_by_order(tmp_path: Path) -> None:
     for name, stored in zip(("dense_2", "dense_3"), written.layers[-2:], strict=True):
         np.testing.assert_array_equal(found.weights[f"{name}.kernel"], stored.kernel.numpy())
     assert any("matched by order" in note for note in found.provenance.notes)
+
+
+@pytest.mark.parametrize("kind", ["Multiply", "Maximum", "Minimum"])
+def test_merges_that_skip_masked_steps_are_refused(kind: str, tmp_path: Path) -> None:
+    """Keras itself shows why: a step that the mask of one input hides has the value of the other."""
+    keras = pytest.importorskip("keras")
+    x, y = keras.Input((None, 2), name="x"), keras.Input((None, 2), name="y")
+    merged = getattr(keras.layers, kind)()([keras.layers.Masking(-1.5)(x), y])
+    model = keras.Model([x, y], merged)
+    hidden, other = np.full((1, 1, 2), -1.5, np.float32), np.array([[[3.0, -4.0]]], np.float32)
+    np.testing.assert_array_equal(np.array(model([hidden, other])), other)
+    path = tmp_path / "merged.keras"
+    model.save(path)
+    with pytest.raises(Unsupported, match=f"{kind} of Keras 3.4 and later"):
+        read(path)
+    plain = keras.Model([x, y], keras.layers.Masking(-1.5)(x) * y)
+    plain.save(path)
+    assert [layer.kind for layer in read(path).model.layers.values()][-1] == "multiply"

@@ -80,8 +80,8 @@ def _layer(keras: Any, entry: Mapping[str, Any], cells: ModuleType | None) -> An
 
 
 def _setting(keras: Any, value: Any, cells: ModuleType | None) -> Any:
-    if isinstance(value, dict) and "layer" in value:
-        return _layer(keras, value["layer"], cells)
+    if isinstance(value, dict) and "new_layer" in value:
+        return _layer(keras, value["new_layer"], cells)
     if isinstance(value, dict) and "function" in value:
         return getattr(cells, value["function"])
     return value
@@ -101,14 +101,12 @@ def _call(
         options["initial_state"] = states
     masks = [values[name] if name else None for name in step["masks"]]
     if step["separate"]:
-        three = arguments[0] if len(arguments[0]) > 2 else [*arguments[0], arguments[0][1]]
         options |= {
             f"{role}_mask": mask
             for role, mask in zip(("query", "value", "key"), masks, strict=False)
             if mask is not None
         }
-        query, value, key = three
-        return [layers[step["layer"]](query, value, key, **options)]
+        return [layers[step["layer"]](*arguments[0], **options)]
     if masks:
         options["mask"] = masks[0] if len(masks) == 1 else masks
     result = layers[step["layer"]](*arguments, **options)
@@ -124,21 +122,39 @@ def _argument(argument: Mapping[str, Any], values: Mapping[str, Any]) -> Any:
 
 
 def _export(keras: Any, model: Any, request: Mapping[str, Any]) -> None:
-    """A SavedModel with one signature, whose inputs and outputs have the names of the model's values."""
+    """A SavedModel with one signature, whose inputs and outputs have the names of the model's values.
+
+    Beside the graph goes a description by which the model can be read back; it names the variables.
+    """
     import tensorflow as tf
 
     names = [declared["name"] for declared in request["inputs"]]
+    outputs = request["output_names"]
 
     def serve(*given: Any) -> dict[str, Any]:
-        outputs = model(list(given) if len(given) > 1 else given[0], training=False)
-        listed = outputs if isinstance(outputs, list | tuple) else [outputs]
-        return {f"output_{position}": tf.identity(value) for position, value in enumerate(listed)}
+        results = model(list(given) if len(given) > 1 else given[0], training=False)
+        listed = results if isinstance(results, list | tuple) else [results]
+        return {name: tf.identity(value, name=name) for name, value in zip(outputs, listed, strict=True)}
 
     inputs = [tf.TensorSpec(each.shape, each.dtype, name=name) for each, name in zip(model.inputs, names, strict=True)]
-    archive = keras.export.ExportArchive()
-    archive.track(model)
-    archive.add_endpoint("serve", tf.function(serve, input_signature=inputs, autograph=False))
-    archive.write_out(request["target"], verbose=False)
+    module = tf.Module()
+    variables = {str(number): variable for number, variable in enumerate(model.variables)}
+    module.arrays = {number: variable.value for number, variable in variables.items()}
+    module.serve = tf.function(serve, input_signature=inputs, autograph=False)
+    tf.saved_model.save(module, request["target"], signatures={"serving_default": module.serve})
+
+    keys = {id(variable): f"arrays/{number}/.ATTRIBUTES/VARIABLE_VALUE" for number, variable in variables.items()}
+    description = {
+        "format_version": 1,
+        "keras_version": keras.__version__,
+        "config": json.loads(model.to_json()),
+        "inputs": names,
+        "outputs": outputs,
+        "layers": {each.name: {v.path: keys[id(v)] for v in each.weights} for each in model.layers if each.weights},
+    }
+    path = Path(request["target"], "assets.extra", "normconvert.json")
+    path.parent.mkdir()
+    path.write_text(json.dumps(description), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -21,13 +21,15 @@ class SavedModel:
     Attributes:
         folder: where it is.
         inputs: of the model it was made from, or is compared with.
-        names: of these in the signature.
+        names: of these in the signature, if no description beside the graph says it.
+        outputs: names of the outputs in the signature, likewise.
         versions: known after a run.
     """
 
     folder: Path
     inputs: Sequence[Input]
     names: Sequence[str]
+    outputs: Sequence[str]
     versions: dict[str, str] = field(default_factory=dict)
     title: str = "the SavedModel"
     _answers: dict[tuple[str, ...], Answers] = field(default_factory=dict)
@@ -63,6 +65,7 @@ class SavedModel:
                     "chunks": [len(case.chunks) for case in cases],
                     "inputs": len(self.inputs),
                     "names": list(self.names),
+                    "outputs": list(self.outputs),
                 }
 
             self._answers[labels] = ask(

@@ -24,7 +24,7 @@ def main(folder: Path) -> None:
     """Answer the request in a folder.
 
     `request.json`: `source` (path), `chunks` (how many calls each case has), `inputs` (how many arrays a call takes),
-    `names` (of these, in the signature).
+    `names` and `outputs` (of these and of the outputs, in the signature; a description beside the graph comes first).
     """
     import tensorflow as tf
 
@@ -35,9 +35,13 @@ def main(folder: Path) -> None:
             for case, chunks in enumerate(request["chunks"])
         ]
 
-    np.savez(folder / "outputs.npz", **_run(_rounded(tf, request["source"], request["names"]), calls, "float32"))
+    source = Path(request["source"])
+    description = source / "assets.extra" / "normconvert.json"
+    told = json.loads(description.read_text(encoding="utf-8")) if description.is_file() else {}
+    names, outputs = told.get("inputs", request["names"]), told.get("outputs", request["outputs"])
+    np.savez(folder / "outputs.npz", **_run(_rounded(tf, request["source"], names, outputs), calls, "float32"))
     (folder / "reply.json").write_text(json.dumps({"tensorflow": str(tf.__version__)}))
-    np.savez(folder / "exact.npz", **_run(_exact(tf, request["source"], request["names"]), calls, "float64"))
+    np.savez(folder / "exact.npz", **_run(_exact(tf, request["source"], names, outputs), calls, "float64"))
 
 
 def _run(function: Function, calls: list[Any], precision: str) -> dict[str, Any]:
@@ -50,20 +54,19 @@ def _run(function: Function, calls: list[Any], precision: str) -> dict[str, Any]
     return results
 
 
-def _rounded(tf: Any, source: str, names: list[str]) -> Function:
+def _rounded(tf: Any, source: str, names: list[str], results: list[str]) -> Function:
     loaded = tf.saved_model.load(source)
     signature = loaded.signatures["serving_default"]
-    count = len(signature.structured_outputs)
 
     def call(given: list[Any]) -> list[Any]:
         outputs = signature(**dict(zip(names, map(tf.constant, given), strict=True)))
-        return [outputs[f"output_{position}"] for position in range(count)]
+        return [outputs[name] for name in results]
 
     call.keep = loaded  # type: ignore[attr-defined]
     return call
 
 
-def _exact(tf: Any, source: str, names: list[str]) -> Function:
+def _exact(tf: Any, source: str, names: list[str], results: list[str]) -> Function:
     """The graph of the signature with its variables as constants, and every float32 in it a float64."""
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
@@ -92,7 +95,7 @@ def _exact(tf: Any, source: str, names: list[str]) -> Function:
     with separate.as_default():
         tf.graph_util.import_graph_def(graph, name="")
     session = tf.compat.v1.Session(graph=separate)
-    positions = [keys.index(f"output_{n}") for n in range(len(keys))]
+    positions = [keys.index(name) for name in results]
 
     def call(given: list[Any]) -> list[Any]:
         outputs = session.run(wanted, dict(zip(order, given, strict=True)))

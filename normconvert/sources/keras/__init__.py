@@ -8,6 +8,7 @@ from pathlib import Path
 
 from normconvert.cells import Family, read_family
 from normconvert.errors import CorruptFile, NormconvertError, UsageError
+from normconvert.sources.keras import saved_model
 from normconvert.sources.keras.container import Container, opened
 from normconvert.sources.keras.inference import infer_recipe
 from normconvert.sources.keras.reader import dialect_for, read_container
@@ -22,7 +23,7 @@ def read(
     """Read a Keras model of any version.
 
     Args:
-        path: `.h5`, `.hdf5`, `.keras`, `.weights.h5`, or a zip that holds one of them.
+        path: `.h5`, `.hdf5`, `.keras`, `.weights.h5`, a zip that holds one of them, or the folder of a SavedModel.
         config: the architecture JSON of a file of weights.
         recipe: a TOML recipe that gives the architecture, and the files of cells it defines.
         define: files that describe the user's own cell and layer classes, by class name.
@@ -36,7 +37,7 @@ def read(
     paths = {**({} if given is None else given.define), **(define or {})}
     families = {name: read_family(file) for name, file in paths.items()}
     options = {"config": config, "recipe": recipe, **{f"define {name}": file for name, file in paths.items()}}
-    with opened(path, config) as container:
+    with saved_model.opened(path) if is_saved_model(path) else opened(path, config) as container:
         if given is not None:
             container = _with_recipe(container, given)
         try:
@@ -51,6 +52,11 @@ def read(
             ) from error
 
 
+def is_saved_model(path: Path) -> bool:
+    """Whether a path is the folder of a SavedModel."""
+    return (path / saved_model.GRAPH).is_file()
+
+
 def plan(
     path: Path, *, config: Path | None = None, recipe: Path | None = None, define: Mapping[str, Path] | None = None
 ) -> Plan:
@@ -59,7 +65,7 @@ def plan(
     For weights without an architecture the plan's recipe is what their names and shapes suggest, and no array is
     used yet.
     """
-    if config is None and recipe is None:
+    if config is None and recipe is None and not is_saved_model(path):
         with opened(path) as container:
             if container.config is None:
                 return _suggestion(container)

@@ -12,8 +12,9 @@ from normconvert.ir.cell import Cell
 from normconvert.ir.layers import Activation
 from normconvert.ir.model import Array
 from normconvert.ir.shapes.basics import Shape
-from normconvert.sources.keras.assembly import Assembly, unsupported_class
+from normconvert.sources.keras.assembly import Assembly
 from normconvert.sources.keras.building import Config
+from normconvert.sources.keras.entries import unsupported_class
 from normconvert.sources.keras.store import Scope
 
 

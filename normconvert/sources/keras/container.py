@@ -16,7 +16,7 @@ import msgspec
 
 from normconvert.errors import CorruptFile, Unsupported, UsageError
 from normconvert.sources.keras.archive import Members, model_member, open_archive
-from normconvert.sources.keras.hdf5 import Hdf5File
+from normconvert.sources.keras.hdf5 import Arrays, Hdf5File
 
 CONFIG_MEMBER, WEIGHTS_MEMBER, METADATA_MEMBER = "config.json", "model.weights.h5", "metadata.json"
 MAX_JSON = 256 << 20
@@ -31,11 +31,11 @@ class Container:
 
     Attributes:
         place: how errors name it.
-        format: `keras-h5` (arrays under their layers' names) or `keras-v3` (numbered arrays in a tree).
+        format: `keras-h5` (arrays under their layers' names), `keras-v3` (numbered arrays in a tree) or `saved-model`.
         config: the model's configuration (`class_name`, `config`), or None for a file of weights alone.
         version: the Keras version that wrote it, or empty.
         backend: `tensorflow`, `theano`, ..., or empty.
-        file: the open HDF5 file.
+        file: what holds the arrays; an open HDF5 file, except for `saved-model`.
         root: the group in `file` under which the layers are.
         sha256: of the whole source file, empty for a folder.
     """
@@ -45,7 +45,7 @@ class Container:
     config: dict[str, Any] | None
     version: str
     backend: str
-    file: Hdf5File
+    file: Arrays
     root: str
     sha256: str = ""
 

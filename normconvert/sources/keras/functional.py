@@ -88,8 +88,12 @@ class Graph:
         inputs = tuple(self._output(reference) for reference in inbound.inputs)
         if not inputs:
             raise CorruptFile("a call without inputs", where=f"{self.assembly.place}: {spec.path}")
-        if inbound.mask:
-            inputs = (replace(inputs[0], mask=self._mask(inputs[0], inbound.mask[0])), *inputs[1:])
+        if inbound.masks:
+            masks = (*inbound.masks, *[None] * len(inputs))
+            inputs = tuple(
+                value if mask is None else replace(value, mask=self._mask(value, mask))
+                for value, mask in zip(inputs, masks, strict=False)
+            )
         states = tuple(self._output(reference) for reference in inbound.states)
         return self.assembly.apply(spec, Call(inputs, states, inbound.arguments, inbound.options))
 

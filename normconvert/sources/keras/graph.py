@@ -8,18 +8,9 @@ from typing import Any
 
 from normconvert.errors import CorruptFile, UsageError
 from normconvert.ir.model import Input
-from normconvert.sources.keras.assembly import (
-    Assembly,
-    Call,
-    Spec,
-    Value,
-    built_shape,
-    describe,
-    handles,
-    plain_name,
-    sample_shape,
-)
+from normconvert.sources.keras.assembly import Assembly, Call, Spec, Value, handles
 from normconvert.sources.keras.building import Config
+from normconvert.sources.keras.entries import built_shape, describe, plain_name, sample_shape
 from normconvert.sources.keras.functional import Graph
 from normconvert.sources.keras.inbound import Inbound, inbound_calls, keras3_outputs, offsets, references
 from normconvert.sources.keras.order import by_order, regrouped

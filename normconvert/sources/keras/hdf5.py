@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import h5py
 import ml_dtypes
@@ -35,6 +35,26 @@ ALLOWANCE = 64 << 20
 REMEDY = "Take the file from its source again"
 
 
+class Arrays(Protocol):
+    """What holds arrays: a file, or the variables of a graph.
+
+    Attributes:
+        place: how errors name it.
+        arrays: by their names.
+    """
+
+    place: str
+    arrays: dict[str, Stored]
+
+    def read(self, stored: Stored) -> Array:
+        """An array's numbers."""
+        ...
+
+    def close(self) -> None:
+        """Release what it holds."""
+        ...
+
+
 @dataclass
 class Stored:
     """One array of a file.
@@ -49,7 +69,7 @@ class Stored:
     name: str
     shape: tuple[int, ...]
     dtype: str
-    file: Hdf5File = field(repr=False)
+    file: Arrays = field(repr=False)
     used_as: str = ""
     ignored: str = ""
 

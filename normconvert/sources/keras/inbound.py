@@ -29,14 +29,14 @@ class Inbound:
     Attributes:
         inputs: its tensors, in order.
         states: initial states given by name.
-        mask: a mask given by name, for the first input.
+        masks: given by name, aligned with the inputs; None for an input without one.
         arguments: of an operation, in order: numbers, and None for each tensor.
         options: arguments that are no tensors; `item` is what stands between the brackets of `x[:, -1]`.
     """
 
     inputs: tuple[Reference, ...]
     states: tuple[Reference, ...] = ()
-    mask: tuple[Reference, ...] = ()
+    masks: tuple[Reference | None, ...] = ()
     arguments: tuple[Any, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
 
@@ -47,6 +47,9 @@ class Inbound:
 
 _INPUT_ARGUMENTS = ("inputs", "sequence", "sequences", "x", "y", "b", "query", "value", "key")
 """Arguments that are tensors to compute with, in the order the model's layers take them."""
+
+_MASK_ARGUMENTS = ("query_mask", "value_mask", "key_mask")
+"""Arguments that are masks of the tensors of a `MultiHeadAttention`, in its order."""
 
 
 def inbound_calls(nodes: Any) -> list[Inbound]:
@@ -80,7 +83,7 @@ def offsets(calls: Mapping[str, list[Inbound]], outputs: list[Reference]) -> dic
     highest: dict[str, int] = {}
     for reference in (
         *outputs,
-        *(r for inbounds in calls.values() for i in inbounds for r in (*i.references(), *i.mask)),
+        *(r for inbounds in calls.values() for i in inbounds for r in (*i.references(), *i.masks) if r is not None),
     ):
         highest[reference.layer] = max(highest.get(reference.layer, 0), reference.node)
     return {layer: int(highest.get(layer, 0) == max(len(inbounds), 1)) for layer, inbounds in calls.items()}
@@ -161,12 +164,25 @@ def _with_keywords(found: list[Reference], keywords: Mapping[str, Any], argument
     inputs = list(found)
     for name in _INPUT_ARGUMENTS:
         inputs += references(keywords.get(name))
-    states, mask = (tuple(references(keywords.get(name))) for name in ("initial_state", "mask"))
-    special = ("initial_state", "mask", "slice_spec", *_INPUT_ARGUMENTS)
+    states = tuple(references(keywords.get("initial_state")))
+    special = ("initial_state", "mask", "slice_spec", *_MASK_ARGUMENTS, *_INPUT_ARGUMENTS)
     options = {name: True if references(value) else value for name, value in keywords.items() if name not in special}
     if "slice_spec" in keywords:
         options["item"] = _item(keywords["slice_spec"])
-    return Inbound(tuple(inputs), states, mask, tuple(arguments), options)
+    return Inbound(tuple(inputs), states, _masks(keywords), tuple(arguments), options)
+
+
+def _masks(keywords: Mapping[str, Any]) -> tuple[Reference | None, ...]:
+    """The masks that a call names: one, a list of them for several inputs, or an argument for each."""
+    given = keywords.get("mask")
+    if given is None:
+        given = [keywords.get(name) for name in _MASK_ARGUMENTS]
+    found = [_tensor(each) for each in ([given] if _tensor(given) is not None or not _is_list(given) else given)]
+    return tuple(found) if any(each is not None for each in found) else ()
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, (list, tuple))
 
 
 def _tensor(data: Any) -> Reference | None:

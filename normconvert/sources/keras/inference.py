@@ -14,7 +14,7 @@ from typing import Any
 
 from normconvert.sources.keras.building import Config
 from normconvert.sources.keras.container import Container
-from normconvert.sources.keras.hdf5 import Stored
+from normconvert.sources.keras.hdf5 import Hdf5File, Stored
 from normconvert.sources.keras.recipe import FREE, UNKNOWN
 from normconvert.sources.keras.shapes_to_layers import Shapes, from_arrays
 from normconvert.sources.keras.tree_store import snake_case
@@ -94,27 +94,31 @@ def _date(layers: list[Config], dialect: KerasDialect) -> None:
 
 
 def _legacy(container: Container) -> list[_Found]:
-    group = container.file.group(container.root)
+    file = container.file
+    assert isinstance(file, Hdf5File)
+    group = file.group(container.root)
     assert group is not None
     found = []
-    for name in container.file.names(group, "layer_names") or []:
-        inner = container.file.group(f"{container.root}/{name}".lstrip("/"))
-        arrays = container.file.names(inner, "weight_names") or [] if inner is not None else []
-        shapes = {array: container.file.arrays[_path(container.root, name, array)].shape for array in arrays}
+    for name in file.names(group, "layer_names") or []:
+        inner = file.group(f"{container.root}/{name}".lstrip("/"))
+        arrays = file.names(inner, "weight_names") or [] if inner is not None else []
+        shapes = {array: file.arrays[_path(container.root, name, array)].shape for array in arrays}
         found.append(_Found(name, name, _by_role(shapes), _directions(shapes)))
     return found
 
 
 def _tree(container: Container) -> list[_Found]:
     """The groups of a Keras 3 file; their alphabetical order stands in for the model's."""
+    file = container.file
+    assert isinstance(file, Hdf5File)
     groups: dict[str, list[Stored]] = {}
     names: dict[str, str] = {}
-    for stored in container.file.arrays.values():
+    for stored in file.arrays.values():
         parts = stored.name.split("/")
         if parts[0] in ("layers", "_layer_checkpoint_dependencies") and len(parts) > 2:
             groups.setdefault(parts[1], []).append(stored)
-            own = container.file.group("/".join((*parts[:2], "vars")))
-            if own is not None and (given := container.file.attribute(own, "name")):
+            own = file.group("/".join((*parts[:2], "vars")))
+            if own is not None and (given := file.attribute(own, "name")):
                 names[parts[1]] = str(given)
     found = []
     for scope, arrays in sorted(groups.items(), key=lambda item: _natural(item[0])):

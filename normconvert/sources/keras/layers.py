@@ -7,21 +7,17 @@ from typing import Any
 
 from normconvert.errors import Unsupported
 from normconvert.ir.layers import FoldTime, Identity, Masking, UnfoldTime
-from normconvert.sources.keras.assembly import (
-    Assembly,
-    Call,
-    Spec,
-    Value,
-    describe,
-    handles,
-    unsupported_class,
-)
+from normconvert.sources.keras.assembly import Assembly, Call, Spec, Value, handles
 from normconvert.sources.keras.building import Part
+from normconvert.sources.keras.entries import describe, unsupported_class
 from normconvert.sources.keras.masks import mask_after, masks_read
 from normconvert.sources.keras.plain import PLAIN
 
 _POINTWISE = frozenset({"Dense", "Activation", "Dropout", "ReLU", "LeakyReLU", "ELU", "Identity"})
 """Layers that do the same to `[batch, time, features]` as to each time step."""
+
+_SKIPPING = frozenset({"Multiply", "Maximum", "Minimum"})
+"""Layers that skip what a mask hides, since https://github.com/keras-team/keras/pull/19685."""
 
 _CODE = frozenset({"Lambda", "TensorFlowOpLayer"})
 
@@ -86,6 +82,12 @@ def _refuse(assembly: Assembly, spec: Spec, call: Call) -> None:
         raise Unsupported(  # keras/backend/tensorflow_backend.py: resize_bilinear of TensorFlow 1
             "bilinear UpSampling2D of Keras 2.0 to 2.3 interpolates between pixel corners, not centres",
             remedy="Use interpolation='nearest', or train it again with a newer Keras",
+        )
+    version = (assembly.dialect.major, assembly.dialect.minor)
+    if spec.class_name in _SKIPPING and version >= (3, 4) and any(value.mask for value in call.inputs):
+        raise Unsupported(  # keras/src/layers/merging/multiply.py, base_merge.py: where masks hide, an input has no say
+            f"{spec.class_name} of Keras 3.4 and later leaves masked steps of an input out of the result",
+            remedy="Let the masks end before it, or use an operation such as x * y, which takes every step",
         )
     for option in ("return_attention_scores", "attention_mask"):
         if call.options.get(option):

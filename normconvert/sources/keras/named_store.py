@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from normconvert.errors import CorruptFile
@@ -54,19 +54,21 @@ _KERAS1_NAME = re.compile(
 
 @dataclass(frozen=True)
 class _Named:
-    """A stored array with what its name says: the layers it is under, and its role."""
+    """A stored array with what its name says: its parts, the layers it is under, and its role."""
 
     stored: Stored
+    path: tuple[str, ...]
     layers: tuple[str, ...]
     role: str
 
     @staticmethod
     def parse(stored: Stored, name: str) -> _Named:
-        *layers, tail = name.split(":")[0].split("/")
+        path = tuple(name.split(":")[0].split("/"))
+        *layers, tail = path
         keras1 = _KERAS1_NAME.fullmatch(tail)
         if keras1 and tail not in ROLES:
-            return _Named(stored, (*layers, keras1["layer"]), keras1["role"])
-        return _Named(stored, tuple(layers), re.sub(r"_\d+$", "", tail) if tail not in ROLES else tail)
+            return _Named(stored, path, (*layers, keras1["layer"]), keras1["role"])
+        return _Named(stored, path, tuple(layers), re.sub(r"_\d+$", "", tail) if tail not in ROLES else tail)
 
     def plays(self, role: str) -> bool:
         *parents, tail = role.replace(".", "/").split("/")
@@ -109,6 +111,24 @@ class NamedScope:
             self._taken.append(Taken(named.stored, role, found[role]))
         return found
 
+    def at(self, path: str) -> Array:
+        """The array that a layer keeps under attributes such as `bn_x.gamma`.
+
+        Those of one object are asked for in the order in which Keras stores them.
+
+        Raises:
+            CorruptFile: it is missing.
+        """
+        parts = tuple(path.split("."))
+        fitting = [named for named in self._free() if named.path[-len(parts) :] == parts]
+        if not fitting:
+            raise CorruptFile(f"the file holds no {path} for it", where=self.place, remedy=MISFIT)
+        named = min(fitting, key=lambda each: len(each.path))  # `gamma` is not `bn_x/gamma`
+        named.stored.used_as = path
+        array = named.stored.read()
+        self._taken.append(Taken(named.stored, path, array))
+        return array
+
     def child(self, attribute: str, name: str = "") -> NamedScope:
         """See `store.Scope`."""
         found = self._under(name) if name else []
@@ -142,28 +162,32 @@ class NamedScope:
 
 
 class NamedModel(NamedScope):
-    """The root of a legacy file: one group per layer, listed in the attribute `layer_names`."""
+    """The root of a legacy file: one group of named arrays per layer."""
 
-    def __init__(self, file: Hdf5File, root: str) -> None:
-        self.file = file
-        self.groups: dict[str, list[_Named]] = {}
+    def __init__(self, place: str, groups: Mapping[str, Sequence[tuple[str, Stored]]]) -> None:
+        self.groups = {
+            layer: [_Named.parse(stored, name) for name, stored in arrays] for layer, arrays in groups.items()
+        }
+        super().__init__(place, [named for arrays in self.groups.values() for named in arrays])
+
+    @staticmethod
+    def of_file(file: Hdf5File, root: str) -> NamedModel:
+        """The groups that the attribute `layer_names` lists, and their arrays in `weight_names`.
+
+        Raises:
+            CorruptFile: something listed is not there.
+        """
         group = file.group(root)
         assert group is not None
+        groups = {}
         for layer in file.names(group, "layer_names") or []:
             path = f"{root}/{layer}".lstrip("/")
             found = file.group(path)
             if found is None:
                 raise CorruptFile(f"the file lists the layer {layer} but holds no group for it", where=file.place)
-            self.groups[layer] = [self._array(path, name) for name in file.names(found, "weight_names") or []]
-        super().__init__(file.place, [named for arrays in self.groups.values() for named in arrays])
-
-    def _array(self, group: str, name: str) -> _Named:
-        stored = self.file.arrays.get(f"{group}/{name}")
-        if stored is None:
-            raise CorruptFile(
-                f"the file lists the array {name} but does not hold it", where=f"{self.file.place}: {group}"
-            )
-        return _Named.parse(stored, name)
+            names = file.names(found, "weight_names") or []
+            groups[layer] = [(name, _listed(file, path, name)) for name in names]
+        return NamedModel(file.place, groups)
 
     def members(self, members: Sequence[Member], attribute: str = "layers") -> list[Scope]:
         """See `store.Scope`."""
@@ -171,3 +195,10 @@ class NamedModel(NamedScope):
             NamedScope(f"{self.place}: {member.name}", self.groups.get(member.group or member.name, []))
             for member in members
         ]
+
+
+def _listed(file: Hdf5File, group: str, name: str) -> Stored:
+    stored = file.arrays.get(f"{group}/{name}")
+    if stored is None:
+        raise CorruptFile(f"the file lists the array {name} but does not hold it", where=f"{file.place}: {group}")
+    return stored

@@ -85,7 +85,7 @@ def tensor_names(operands: Operands) -> list[str]:
 
 _OPERATIONS = frozenset(
     {
-        "Abs", "Absolute", "Add", "Amax", "Amin", "Cast", "Celu", "Clip", "Concatenate", "Divide", "Elu", "Exp",
+        "Abs", "Absolute", "Add", "Amax", "Amin", "Cast", "Celu", "Clip", "Concatenate", "Copy", "Divide", "Elu", "Exp",
         "ExpandDims", "Flip", "Gelu", "GetItem", "HardSigmoid", "HardSilu", "HardSwish", "HardTanh", "Identity",
         "LeakyRelu", "Log", "LogSigmoid", "LogSoftmax", "Matmul", "Max", "Maximum", "Mean", "Min", "Minimum", "Mish",
         "Multiply", "Negative", "Power", "Reciprocal", "Relu", "Relu6", "Reshape", "Rsqrt", "Selu", "Sigmoid", "Silu",

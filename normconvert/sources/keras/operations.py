@@ -187,6 +187,8 @@ def operation(assembly: Assembly, spec: Spec, call: Call) -> list[Value]:
     given = str(spec.config.get("function", spec.class_name))
     name = given.split(".")[-1].lower().replace("_", "")
     name = _SYNONYMS.get(name, name).replace("_", "")
+    if name == "copy":  # the same value without a mask
+        return [Value(call.inputs[0].name)]
     builder = OPERATIONS.get(name)
     if builder is None:
         raise Unsupported(

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from normconvert.sources.keras.assembly import describe
+from normconvert.sources.keras.entries import describe
 from normconvert.sources.keras.functional import is_mask_operation
 from normconvert.sources.keras.named_store import NamedModel
 from normconvert.sources.keras.operands import is_operation

@@ -13,6 +13,8 @@ from normconvert.ir.layers import (
     Flatten,
     FoldTime,
     Formula,
+    LengthMask,
+    Masking,
     Permute,
     Recurrent,
     RepeatVector,
@@ -21,20 +23,23 @@ from normconvert.ir.layers import (
     StepMask,
 )
 from normconvert.ir.model import Input, Model, Node, Provenance, value_name
+from normconvert.sources.keras import declared as _declared
 from normconvert.sources.keras import layers as _layers
 from normconvert.sources.keras import operations as _operations
 from normconvert.sources.keras import recurrent as _recurrent
-from normconvert.sources.keras.assembly import Assembly, describe
+from normconvert.sources.keras.assembly import Assembly
 from normconvert.sources.keras.container import Container
+from normconvert.sources.keras.entries import describe
 from normconvert.sources.keras.graph import read_model
-from normconvert.sources.keras.hdf5 import Stored
+from normconvert.sources.keras.hdf5 import Hdf5File, Stored
 from normconvert.sources.keras.named_store import NamedModel
+from normconvert.sources.keras.saved_model import Variables
 from normconvert.sources.keras.store import Scope
 from normconvert.sources.keras.tree_store import TreeScope
 from normconvert.sources.keras.versions import KerasDialect, dialect_of
 from normconvert.sources.reading import Assumption, TensorUse
 
-HANDLER_MODULES = (_layers, _operations, _recurrent)
+HANDLER_MODULES = (_declared, _layers, _operations, _recurrent)
 """Imported for the layer classes they register."""
 
 _REARRANGING = (FoldTime, Flatten, Permute, RepeatVector, Reshape, Reverse)
@@ -90,9 +95,12 @@ def read_container(container: Container, define: Mapping[str, Family], options: 
 
 def open_scope(container: Container) -> Scope:
     """The arrays of a whole model."""
+    if isinstance(container.file, Variables):
+        return NamedModel(container.place, container.file.groups())
+    assert isinstance(container.file, Hdf5File)
     if container.format == "keras-v3":
         return TreeScope(container.file, container.root)
-    return NamedModel(container.file, container.root)
+    return NamedModel.of_file(container.file, container.root)
 
 
 def dialect_for(container: Container) -> KerasDialect:
@@ -125,25 +133,29 @@ def _assumed(dialect: KerasDialect) -> tuple[Assumption, ...]:
 
 def typed_input(declared: Input, assembly: Assembly) -> Input:
     """The input: integers if it looks up rows of a table (and whatever else is made of it, such as a mask) or is the
-    number of a step, its batch size free unless a state ties it."""
+    number of a step or the lengths of samples, its batch size free unless a state ties it."""
     readers = _readers(assembly.nodes, declared.name, assembly)
-    indices = Embedding in readers or readers == {StepMask} or _is_step(declared.name, assembly)
+    indices = Embedding in readers or readers == {StepMask} or _counts(declared.name, assembly)
     stateful = any(isinstance(layer, Recurrent) and layer.stateful for layer in assembly.layers.values())
     return Input(declared.name, declared.shape, "int" if indices else "float", declared.batch if stateful else None)
 
 
-def _is_step(value: str, assembly: Assembly) -> bool:
-    """Whether an input is the number of the time step of every layer that reads it."""
+def _counts(value: str, assembly: Assembly) -> bool:
+    """Whether an input is the number of the time step, or the lengths of samples, of every layer that reads it."""
     readers = [node for node in assembly.nodes if value in node.inputs]
     layers = [assembly.layers[node.layer] for node in readers]
-    return bool(readers) and all(
-        isinstance(layer, Formula) and layer.step_input and value == node.inputs[-1] and value not in node.inputs[:-1]
-        for node, layer in zip(readers, layers, strict=True)
+    return (
+        bool(readers)
+        and all(isinstance(layer, LengthMask) or (isinstance(layer, Formula) and layer.step_input) for layer in layers)
+        and all(value == node.inputs[-1] and value not in node.inputs[:-1] for node in readers)
     )
 
 
 def _readers(nodes: Sequence[Node], value: str, assembly: Assembly) -> set[type]:
-    """The classes of the layers a value reaches, looking through layers that only rearrange."""
+    """The classes of the layers a value reaches, looking through layers that only rearrange.
+
+    A mask of features stands for the `Masking` that it belongs to.
+    """
     found: set[type] = set()
     reached = {value}
     for node in nodes:
@@ -153,7 +165,8 @@ def _readers(nodes: Sequence[Node], value: str, assembly: Assembly) -> set[type]
         if isinstance(layer, _REARRANGING):
             reached.add(value_name(node.name))
         else:
-            found.add(type(layer))
+            of_features = isinstance(layer, StepMask) and layer.any_feature
+            found.add(Masking if of_features else type(layer))
     return found
 
 
@@ -165,7 +178,7 @@ def _account(container: Container, assembly: Assembly) -> tuple[TensorUse, ...]:
     """
     uses = []
     for stored in container.file.arrays.values():
-        reason = "" if stored.used_as else _why_ignored(container, stored)
+        reason = "" if stored.used_as else stored.ignored or _why_ignored(container, stored)
         if not stored.used_as and not reason:
             raise CorruptFile(
                 f"the array of shape {list(stored.shape)} is used by nothing in the configuration",

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from normconvert.sources.keras.assembly import describe
 from normconvert.sources.keras.building import Config
+from normconvert.sources.keras.entries import describe
 from normconvert.sources.keras.functional import is_mask_operation
 from normconvert.sources.keras.graph import branches, implied_input, is_model
 from normconvert.sources.keras.inbound import Inbound, Reference, inbound_calls, keras3_outputs, offsets, references
@@ -95,7 +95,8 @@ def _functional(config: Config, dialect: KerasDialect, head: Config) -> Config:
         call = calls[name][number]
         table: Config = {"inputs": [label(reference) for reference in call.inputs]}
         table |= {"states": [label(reference) for reference in call.states] or None, "call": _options(call)}
-        masks = [label(r) for r in call.mask if not is_mask_operation(*describe(entries[r.layer])[:2])]
+        given = [r for r in call.masks if r is not None]
+        masks = [label(r) for r in given if not is_mask_operation(*describe(entries[r.layer])[:2])]
         table |= {"mask": masks[0] if masks else None}
         class_name, body, _ = describe(entries[name])
         if is_operation(class_name, body, dialect.major):

@@ -12,18 +12,10 @@ from normconvert.errors import Unsupported
 from normconvert.ir.layers import AnyLayer, Bidirectional, Concatenate, Formula, Merge, Recurrent, Reverse
 from normconvert.ir.model import Array
 from normconvert.ir.shapes.basics import Shape
-from normconvert.sources.keras.assembly import (
-    Assembly,
-    Call,
-    Spec,
-    Value,
-    describe,
-    handles,
-    outputs_of,
-    unsupported_class,
-)
+from normconvert.sources.keras.assembly import Assembly, Call, Spec, Value, handles, outputs_of
 from normconvert.sources.keras.building import Config
 from normconvert.sources.keras.cells import RECURRENT_LAYERS, build_cell
+from normconvert.sources.keras.entries import describe, unsupported_class
 from normconvert.sources.keras.store import Member, Scope
 from normconvert.sources.keras.versions import MASKED_OUTPUT
 

@@ -50,6 +50,20 @@ class TreeScope:
         attribute = next((n for n in names if self.file.group(_join(self.path, n)) is not None), name)
         return self.child(attribute)
 
+    def at(self, path: str) -> Array:
+        """The array that a layer keeps under attributes such as `bn_x.gamma`.
+
+        Those of one object are asked for in the order in which Keras stores them.
+
+        Raises:
+            CorruptFile: it is missing.
+        """
+        *parents, tail = path.split(".")
+        scope = self
+        for parent in parents:
+            scope = scope.child(parent)
+        return scope._take(tail)
+
     def child(self, attribute: str, name: str = "") -> TreeScope:
         """See `store.Scope`."""
         if attribute not in self._children:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from normconvert.errors import Unsupported
+from normconvert.ir.activation_text import from_text
 from normconvert.ir.layers import Activation
 
 Version = tuple[int, int]
@@ -153,7 +154,10 @@ class KerasDialect:
             return None
         if isinstance(spec, dict):
             return self._described(spec)
-        name = str(spec).split(">")[-1].split(".")[-1]
+        name = str(spec).split(">")[-1]
+        if name.endswith(")"):  # as the Keras target registers functions that Keras does not have
+            return from_text(name)
+        name = name.split(".")[-1]
         if name == "hard_sigmoid":
             slope, source = HARD_SIGMOID[self.major]
             self.used[f"hard_sigmoid has slope {slope:.6g}"] = source

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from normconvert.ir.checking import analyse
-from normconvert.ir.expressions import next_value
+from normconvert.ir.expressions import Call, next_value, walk
 from normconvert.ir.layers import Formula, Recurrent
 from normconvert.passes.hoist import hoist
 from normconvert.passes.prune import prune
@@ -58,7 +58,11 @@ def cell_layer(layer: Recurrent) -> EquationLayer:
         writer.get_config(),
     ]
     limits = [n.steps for n in layer.cell.norms.values() if n.steps is not None and n.past_end == "error"]
+    called = [node.function for e in parts.step for node in walk(e.value) if isinstance(node, Call)]
+    norms = [name for name, norm in layer.cell.norms.items() if norm.has_population for _ in range(called.count(name))]
+    running = tuple(writer.attribute[name] for name in norms)
     first = ["\n".join(head), *([f"most_steps = {min(limits)}"] if limits else [])]
+    first += [f"running = {tuple_of(map(repr, running))}".replace("'", '"')] if running else []
     return EquationLayer(
         class_name(parsed.name),
         _class("Recurrence", first, methods),
@@ -94,7 +98,7 @@ def formula_layer(layer: Formula) -> EquationLayer:
     """The layer class of a stateless layer's equations over whole samples, and its configuration."""
     parsed = prune(layer.cell.parsed())
     found = [*parsed.inputs, *(target for equation in parsed.body for target in equation.targets)]
-    writer = EquationWriter(layer.cell, parsed, found, layer.fixed)
+    writer = EquationWriter(layer.cell, parsed, found, layer.fixed, frozen=layer.step_input)
     names = [writer.local[name] for name in parsed.inputs] + (["t"] if layer.step_input else [])
     shapes = [f"{writer.local[name]} {writer.shape(('batch',), name)}" for name in parsed.inputs]
     shapes += ["t [batch], the number of the time step"] if layer.step_input else []
@@ -109,7 +113,7 @@ def formula_layer(layer: Formula) -> EquationLayer:
         ["def call(self, inputs):", *indented([unpacked, *timed, *writer.code(parsed.body)]), *_returned(outputs)],
         writer.get_config(),
     ]
-    source = _class("keras.layers.Layer", ["\n".join(head)], methods)
+    source = _class("Declared", ["\n".join(head)], methods)
     return EquationLayer(class_name(parsed.name), source, dict(writer.sizes.values), writer.weights())
 
 

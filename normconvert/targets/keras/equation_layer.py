@@ -46,10 +46,19 @@ class EquationWriter:
         parsed: its equations, perhaps rewritten.
         locals_of: names that become local variables, in order.
         fixed: names of arrays that training leaves alone.
+        frozen: training leaves running statistics alone too.
     """
 
-    def __init__(self, cell: Cell, parsed: Equations, locals_of: Iterable[str], fixed: Collection[str] = ()) -> None:
-        self.cell, self.parsed, self.fixed = cell, parsed, fixed
+    def __init__(
+        self,
+        cell: Cell,
+        parsed: Equations,
+        locals_of: Iterable[str],
+        fixed: Collection[str] = (),
+        *,
+        frozen: bool = False,
+    ) -> None:
+        self.cell, self.parsed, self.fixed, self.frozen = cell, parsed, fixed, frozen
         self.sizes = Sizes(cell, parsed)
         self.checked = analyse(cell)
         taken = LAYER_ATTRIBUTES | set(self.sizes.names)
@@ -106,6 +115,7 @@ class EquationWriter:
 
     def _norm(self, name: str, norm: Norm) -> str:
         rank = self.ranks.get(name, 1)
+        *positions, features = self.sizes.shape(name, norm.shape)
         given = {
             "eps": number(norm.epsilon),
             "space": str(rank - 1) if rank > 1 else "",
@@ -123,13 +133,15 @@ class EquationWriter:
             given["momentum"] = number(norm.momentum) if norm.has_population else ""
             given["from_batch"] = _flag(not norm.has_population)
             given["sequence"] = _flag(norm.scope == "sequence")
+            given["unbiased_running"] = _flag(norm.unbiased_running and norm.has_population)
+            given["frozen"] = _flag(self.frozen and norm.has_population)
+            given["positions"] = tuple_of(positions) if positions else ""
         else:
             given["groups"] = str(norm.groups) if norm.groups > 1 else ""
             given["rms"] = _flag(norm.kind == "rms")
-        features = self.sizes.shape(name, (norm.features,))[0]
         arguments = [f"{key}={value}" for key, value in given.items() if value]
         kind = "CellBatchNorm" if norm.kind == "batch" else "CellLayerNorm"
-        return call(kind, [features, *arguments, f'name="{self.attribute[name]}"', "dtype=self.dtype_policy"])
+        return call(kind, [features, *arguments, f'name="{self.attribute[name]}"', *_OF_LAYER])
 
     def build(self) -> list[str]:
         """The lines that make the weights."""
@@ -158,6 +170,10 @@ class EquationWriter:
             names |= {f"{name}.{role}": f"{self.attribute[name]}.{ROLES[role]}" for role in norm.weight_shapes()}
         names |= {f"initial.{n}": self.attribute[f"initial.{n}"] for n, s in self.cell.states.items() if s.learned}
         return names
+
+
+_OF_LAYER = ("trainable=self.trainable", "dtype=self.dtype_policy")
+"""What a norm takes over from the layer it is in."""
 
 
 def _flag(value: bool) -> str:

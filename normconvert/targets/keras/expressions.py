@@ -17,8 +17,8 @@ from normconvert.ir.expressions import Binary, Bound, Call, Constant, Equation, 
 from normconvert.ir.functions import FUNCTIONS as INFO
 from normconvert.targets.keras.functions import EXPRESSIONS, bound_parameters, number
 from normconvert.targets.torch.expressions import Scope as _Ranks
-from normconvert.targets.torch.expressions import Value
 from normconvert.targets.torch.sizes import size_code
+from normconvert.targets.torch.values import Value
 
 __all__ = ["Scope", "Value"]
 

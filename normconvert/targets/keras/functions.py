@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from normconvert.errors import Unsupported
+from normconvert.ir.activation_text import as_text
 from normconvert.ir.functions import FUNCTIONS as INFO
 from normconvert.ir.layers import Activation
 
@@ -128,8 +129,14 @@ def activation_code(activation: Activation | None) -> ActivationCode:
     texts = bound_parameters(activation.function, [number(value) for value in activation.parameters])
     texts |= {"axis": str(activation.axis)} if "axis" in info.options else {}
     texts |= {"keepdims": "False"} if "keepdims" in info.options else {}
-    name = "_".join([activation.function, *("".join(c for c in text if c.isalnum()) for text in texts.values())])
+    name = "_".join([activation.function, *map(_in_name, texts.values())])
     name = f"{name}_of_x" if name in EXPRESSIONS or name == "softplus" else name
     code = EXPRESSIONS[activation.function].format(x="x", **texts)
     formula = ", ".join([INFO[activation.function].formula, *(f"{key} = {text}" for key, text in texts.items())])
-    return ActivationCode(name, f'@register\ndef {name}(x):\n    """`{formula}`."""\n    return {code}')
+    told = f'@keras.saving.register_keras_serializable(PACKAGE, "{as_text(activation)}")'
+    return ActivationCode(name, f'{told}\ndef {name}(x):\n    """`{formula}`."""\n    return {code}')
+
+
+def _in_name(text: str) -> str:
+    """A number or a word as a part of a name: 0.2 as `0p2`, -1 as `m1`."""
+    return "".join(c for c in text.replace(".", "p").replace("-", "m") if c.isalnum())

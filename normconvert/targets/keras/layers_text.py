@@ -20,7 +20,7 @@ class LayersFile:
 
     Attributes:
         text: Python, or empty if none is needed.
-        names: of its classes, by the Keras name of the layer.
+        names: of its classes, by the Keras name of the layer, with `.forward` and the like for one inside it.
     """
 
     text: str
@@ -40,22 +40,20 @@ def layers_file(made: Program, package: str, head: Sequence[str]) -> LayersFile:
     namer = Namer({"register", "ops", "keras", *library()}, separator="")
     functions: dict[str, str] = {}
     wanted: set[str] = set()
-    for name, spec in made.layers.items():
+    for place, spec in (part for name, whole in made.layers.items() for part in whole.parts(name)):
         functions |= spec.functions
-        for inner in (spec, *_inner(spec)):
-            functions |= inner.functions
         if spec.source:
             known = next((n for n, text in classes.items() if text == _class_text(spec, n)), None)
-            names[name] = known or namer(spec.kind)
-            classes[names[name]] = _class_text(spec, names[name])
+            names[place] = known or namer(spec.kind)
+            classes[names[place]] = _class_text(spec, names[place])
         elif spec.kind in library():
-            names[name] = spec.kind
+            names[place] = spec.kind
             wanted.add(spec.kind)
     body = "\n\n\n".join([*functions.values(), *classes.values()])
     if not body and not wanted:
         return LayersFile("", names)
     wanted |= names_read(body) & set(library())
-    blocks = [_registered(block.source) for block in blocks_for(wanted)]
+    blocks = [block.source for block in blocks_for(wanted)]
     top = [
         '"""' + head[0],
         *head[1:],
@@ -64,24 +62,14 @@ def layers_file(made: Program, package: str, head: Sequence[str]) -> LayersFile:
         "import keras",
         "from keras import ops",
         "",
-        _REGISTER.format(package),
+        f'PACKAGE = "{package}"',
+        "register = keras.saving.register_keras_serializable(PACKAGE)",
     ]
     return LayersFile("\n\n\n".join(["\n".join(top), *blocks, *([body] if body else [])]) + "\n", names)
 
 
 def _class_text(spec: LayerSpec, name: str) -> str:
-    return "@register\n" + spec.source.replace("{class_name}", name)
-
-
-_REGISTER = 'register = keras.saving.register_keras_serializable(package="{}")'
-
-
-def _registered(source: str) -> str:
-    return f"@register\n{source}" if source.startswith("class ") and "Layer)" in source.split("\n")[0] else source
-
-
-def _inner(spec: LayerSpec) -> list[LayerSpec]:
-    return [value["spec"] for value in spec.config.values() if isinstance(value, dict) and "spec" in value]
+    return spec.source.replace("{class_name}", name)
 
 
 def stored(array: Array, *, wide: bool) -> Array:

@@ -11,7 +11,7 @@ from normconvert.targets.torch.library import Block, names_read
 
 __all__ = ["blocks_for", "library", "names_read"]
 
-_FILES = ("functions", "norms", "recurrence", "layers")
+_FILES = ("functions", "norms", "declared", "recurrence", "directions", "layers")
 
 
 @lru_cache(maxsize=1)
@@ -23,7 +23,8 @@ def library() -> dict[str, Block]:
         lines = text.splitlines()
         for node in ast.parse(text).body:
             if isinstance(node, ast.ClassDef | ast.FunctionDef):
-                source = "\n".join(lines[node.lineno - 1 : node.end_lineno])
+                first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
+                source = "\n".join(lines[first - 1 : node.end_lineno])
                 blocks[node.name] = Block(node.name, source, frozenset(names_read(source)))
     return blocks
 

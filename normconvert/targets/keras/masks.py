@@ -110,8 +110,9 @@ def _after(step: Step, made: Mapping[str, LayerSpec], incoming: Sequence[str]) -
     options = inner["spec"].config if isinstance(inner, dict) and "spec" in inner else spec.config
     if "return_sequences" in options:
         return incoming[0] if options["return_sequences"] else ""
-    if spec.source and ("sequences" in options or "Recurrence" in spec.source.split("\n")[0]):
-        return incoming[0] if options.get("sequences") else ""
+    looped = options.get("forward", {"spec": spec})["spec"]
+    if "(Recurrence):" in looped.source:
+        return incoming[0] if looped.config.get("sequences") else ""
     if spec.kind in _MERGING:
         if len(set(incoming)) == 1:
             return incoming[0]

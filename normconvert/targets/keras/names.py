@@ -20,7 +20,7 @@ _OF_LAYER = """
     register_module register_parameter requires_grad_ share_memory state_dict to to_empty torch_params train type xpu
     zero_grad
     reverse sequences return_state stateful zero_masked dropout drop carried steps_read most_steps kept reset_state
-    initial_states state_shapes output_shape_of_step before_steps step
+    running initial_states state_shapes output_shape_of_step before_steps step
 """
 LAYER_ATTRIBUTES = frozenset(_OF_LAYER.split())
 """Names that an attribute of a generated layer must not have: those of Keras's layers, with PyTorch below them too."""

@@ -195,6 +195,10 @@ def _heads(layer: layers.MultiHeadAttention, weights: Weights) -> LayerSpec:
     return LayerSpec("MultiHeadAttention", config, arrays)
 
 
+def _step_mask(layer: layers.StepMask, weights: Weights) -> LayerSpec:
+    return LayerSpec("StepMask", {"value": layer.value, "any_feature": layer.any_feature})
+
+
 def _global_pooling(layer: layers.GlobalPooling, weights: Weights) -> LayerSpec:
     return LayerSpec(f"Global{layer.operation.capitalize()}Pooling", {"keepdims": layer.keepdims})
 
@@ -232,5 +236,10 @@ _MAKERS: dict[type, Maker] = {
     layers.Attention: _attention,
     layers.MultiHeadAttention: _heads,
     layers.LengthMask: lambda layer, weights: LayerSpec("LengthMask"),
+    layers.StepMask: lambda layer, weights: LayerSpec(
+        "StepMask", {"value": layer.value, "any_feature": layer.any_feature}
+    ),
+    layers.MergeMasks: lambda layer, weights: LayerSpec("MergedMasks", {"operation": layer.operation}),
+    layers.Masking: lambda layer, weights: LayerSpec("MaskedToZero", {"value": layer.value}),
 }
 """What makes the Keras layer for every layer that has one."""

@@ -4,35 +4,34 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from normconvert.errors import NormconvertError, Unsupported
 from normconvert.ir import layers
+from normconvert.ir.declaration import Declaration, to_text
 from normconvert.ir.layers import AnyLayer, Bidirectional, Formula, Recurrent
-from normconvert.ir.model import Array, Model, Node
+from normconvert.ir.model import Model, Node
 from normconvert.ir.shapes import infer
 from normconvert.targets.keras.layer_spec import LayerSpec
+from normconvert.targets.keras.library import library
 from normconvert.targets.keras.masks import agree, marked, without_masks
 from normconvert.targets.keras.names import LayerNamer
 from normconvert.targets.keras.plain_layers import plain_layer
 from normconvert.targets.keras.recurrent_layers import (
     both_native,
+    both_written,
     formula,
     looped,
     native,
     reordered,
-    under,
     written,
 )
 from normconvert.targets.keras.steps import Step
 
-_MERGE_KINDS: dict[str, tuple[str, dict[str, Any]]] = {
-    "concat": ("Concatenate", {"axis": -1}),
-    "add": ("Add", {}),
-    "multiply": ("Multiply", {}),
-    "average": ("Average", {}),
-}
+_SKIPPING = ("multiply", "maximum", "minimum")
+"""Operations whose Keras layer leaves out the steps that a mask hides."""
+
 _RECURRENT_DROPOUT = "{} drops recurrent values in training; its layer written from the equations does not"
 
 
@@ -84,7 +83,7 @@ class _Writer:
         self.names = LayerNamer()
         for declared in model.inputs:
             self.names(declared.name)
-        self.layer_names: dict[tuple[str, str], str] = {}
+        self.layer_names: dict[str, str] = {}
         self.marks = marked(model)
         self.masked = {
             name: any(node.masks[:1] not in ((), ("",)) for node in model.nodes if node.layer == name)
@@ -111,20 +110,17 @@ class _Writer:
 
     def _node(self, node: Node, layer: AnyLayer) -> None:
         match layer:
-            case layers.StepMask():
-                if not self.made.natural:
-                    self._step_mask(node, layer)
-            case layers.Masking():
-                self._masking(node, layer)
+            case layers.StepMask() if self.made.natural:
+                pass
+            case layers.Masking() if self.made.natural:
+                mask = self.marks.get(node.name, "another mask")
+                self._call(node, LayerSpec("Masking", {"mask_value": layer.value}), [node.name], gives=mask)
             case layers.Embedding():
                 self._embedding(node, layer)
-            case layers.MergeMasks():
-                operation = f"logical_{layer.operation}"
-                self._fold(operation, node)
             case layers.Reverse():
                 self._op("flip", [node.inputs[0]], {"axis": layer.axis}, node.name)
             case Recurrent():
-                self._recurrent(node, layer, self.model.layer_weights(node.layer), "")
+                self._recurrent(node, layer)
             case Bidirectional():
                 self._bidirectional(node, layer)
             case Formula():
@@ -147,24 +143,12 @@ class _Writer:
             spec = LayerSpec(f"{spec.kind}{rank}D", spec.config)
             reads = node.masks[:1] or ("",) if layer.operation == "average" and rank == 1 else None
         masked = any(node.masks for node in self.model.nodes)
-        if isinstance(layer, layers.Merge) and (len(set(ranks)) > 1 or (masked and layer.operation == "multiply")):
+        if isinstance(layer, layers.Merge) and (len(set(ranks)) > 1 or (masked and layer.operation in _SKIPPING)):
             spec = LayerSpec("Merged", {"operation": layer.operation})
         if isinstance(layer, layers.Attention | layers.MultiHeadAttention):
             options = {"use_causal_mask": True} if layer.causal else {}
             reads = tuple((*node.masks, "", "", "")[: len(node.inputs)])
         self._call(node, spec, [node.name], options=options, reads=reads)
-
-    def _masking(self, node: Node, layer: layers.Masking) -> None:
-        mask = self.marks.get(node.name, "")
-        if self.made.natural:
-            spec = LayerSpec("Masking", {"mask_value": layer.value})
-            self._call(node, spec, [node.name], gives=mask or "another mask")
-            return
-        differs, real, factor = (self._fresh(node.name) for _ in range(3))
-        self._op("not_equal", [node.inputs[0], layer.value], {}, differs)
-        self._op("any", [differs], {"axis": -1, "keepdims": True}, real)
-        self._op("cast", [real], {"dtype": "float32"}, factor)
-        self._op("multiply", [node.inputs[0], factor], {}, node.name)
 
     def _embedding(self, node: Node, layer: layers.Embedding) -> None:
         spec = plain_layer(layer, self.model.layer_weights(node.layer))
@@ -173,81 +157,48 @@ class _Writer:
             spec = LayerSpec(spec.kind, {**spec.config, "mask_zero": True}, spec.arrays)
         self._call(node, spec, [node.name], gives=mask)
 
-    def _step_mask(self, node: Node, layer: layers.StepMask) -> None:
-        differs = self._fresh(node.name) if layer.any_feature else node.name
-        self._op("not_equal", [node.inputs[0], layer.value], {}, differs)
-        if layer.any_feature:
-            self._op("any", [differs], {"axis": -1}, node.name)
-
-    def _fold(self, operation: str, node: Node) -> None:
-        value, *rest = node.inputs
-        for position, other in enumerate(rest):
-            result = node.name if position + 1 == len(rest) else self._fresh(node.name)
-            self._op(operation, [value, other], {}, result)
-            value = result
-
-    def _recurrent(
-        self, node: Node, layer: Recurrent, weights: Mapping[str, Array], side: str, states: Sequence[str] | None = None
-    ) -> list[str]:
-        """Apply a layer that reads in one direction; gives the names of its outputs."""
-        initial = list(node.states if states is None else states)
-        count = len(layer.cell.states) if layer.return_state else 0
-        outputs = (
-            node.outputs(1 + count) if not side else [self._fresh(f"{node.name}_{side}") for _ in range(1 + count)]
-        )
+    def _recurrent(self, node: Node, layer: Recurrent) -> None:
+        """Apply a layer that reads in one direction."""
+        weights = self.model.layer_weights(node.layer)
+        outputs = node.outputs(1 + (len(layer.cell.states) if layer.return_state else 0))
         reads = node.masks[:1] or ("",)
         found = native(layer, weights) if len(node.inputs) == 1 else None
         if found is None:
-            if layer.recurrent_dropout:
-                self.made.notes.append(_RECURRENT_DROPOUT.format(node.layer))
-            options: dict[str, Any] = {"initial_state": initial} if initial else {}
-            self._call(node, written(layer, weights), outputs, options=options, reads=reads, side=side)
-            return outputs
-        options = {"initial_state": reordered(initial, found.order)} if initial else {}
-        given = [outputs[0], *(reordered(outputs[1:], found.order) if count else [])]
+            self._dropout_left_out(node, layer)
+            options: dict[str, Any] = {"initial_state": list(node.states)} if node.states else {}
+            self._call(node, written(layer, weights), outputs, options=options, reads=reads)
+            return
+        options = {"initial_state": reordered(node.states, found.order)} if node.states else {}
+        given = [outputs[0], *(reordered(outputs[1:], found.order) if layer.return_state else [])]
         turned = layer.reverse and layer.return_sequences
         if turned:
             given[0] = self._fresh(f"{node.name}_backwards")
-        self._call(node, looped(found, layer), given, options=options, reads=reads, side=side)
+        self._call(node, looped(found, layer), given, options=options, reads=reads)
         if turned:
             self._op("flip", [given[0]], {"axis": 1}, outputs[0])
-        return outputs
 
     def _bidirectional(self, node: Node, layer: Bidirectional) -> None:
         weights = self.model.layer_weights(node.layer)
         reads = node.masks[:1] or ("",)
-        count = len(layer.forward.cell.states)
-        finals = 2 * count if layer.forward.return_state else 0
+        finals = 2 * len(layer.forward.cell.states) if layer.forward.return_state else 0
         merged = 2 if layer.merge is None else 1
         outputs = node.outputs(merged + finals)
-        whole = both_native(layer, weights, masked=self.masked[node.layer])
-        if whole is not None:
-            spec, ahead = whole
-            options = {"initial_state": reordered(node.states, ahead.order)} if node.states else {}
-            given = [*outputs[:merged], *(reordered(outputs[merged:], ahead.order) if finals else [])]
-            self._call(node, spec, given, options=options, reads=reads)
+        whole = both_native(layer, weights, masked=self.masked[node.layer]) if len(node.inputs) == 1 else None
+        if whole is None:
+            for part in (layer.forward, layer.backward):
+                self._dropout_left_out(node, part)
+            options: dict[str, Any] = {"initial_state": list(node.states)} if node.states else {}
+            self._call(node, both_written(layer, weights), outputs, options=options, reads=reads)
             return
-        sides = []
-        for n, (side, part) in enumerate((("forward", layer.forward), ("backward", layer.backward))):
-            states = node.states[n * count : (n + 1) * count]
-            sides.append(self._recurrent(node, part, under(weights, side), side, states))
-        if layer.merge is None:
-            results = [sides[0][0], sides[1][0]]
-        else:
-            kind, config = _MERGE_KINDS[layer.merge]
-            if self.masked[node.layer] and layer.merge == "multiply":  # Keras's layer takes masked values for 1
-                kind, config = "Merged", {"operation": "multiply"}
-            result = self._fresh(f"{node.name}_merged")
-            self._call(node, LayerSpec(kind, dict(config)), [result], inputs=[sides[0][0], sides[1][0]], side="merge")
-            results = [result]
-        for own, name in zip([*results, *sides[0][1:], *sides[1][1:]], outputs, strict=True):
-            self._alias(own, name)
+        spec, ahead = whole
+        options = {"initial_state": reordered(node.states, ahead.order)} if node.states else {}
+        given = [*outputs[:merged], *(reordered(outputs[merged:], ahead.order) if finals else [])]
+        self._call(node, spec, given, options=options, reads=reads)
 
-    def _alias(self, own: str, name: str) -> None:
-        """Give a value the name that the model has for it."""
-        for step in self.made.steps:
-            step.outputs = [name if output == own else output for output in step.outputs]
-            step.arguments = [_renamed(argument, own, name) for argument in step.arguments]
+    def _dropout_left_out(self, node: Node, layer: Recurrent) -> None:
+        note = _RECURRENT_DROPOUT.format(node.layer)
+        if layer.recurrent_dropout and note not in self.made.notes:
+            self.made.notes.append(note)
 
     def _call(
         self,
@@ -255,25 +206,21 @@ class _Writer:
         spec: LayerSpec,
         outputs: Sequence[str],
         *,
-        inputs: Sequence[str] | None = None,
         options: Mapping[str, Any] | None = None,
         reads: tuple[str, ...] | None = None,
         gives: str = "",
-        side: str = "",
     ) -> None:
-        key = (node.layer, side)
-        if key not in self.layer_names:
-            name = self.names(f"{node.layer}_{side}" if side else node.layer)
-            self.layer_names[key] = name
-            trainable = {} if self.model.layers[node.layer].trainable else {"trainable": False}
-            self.made.layers[name] = LayerSpec(
-                spec.kind, {**spec.config, **trainable}, spec.arrays, spec.source, spec.functions
-            )
-        read = list(node.inputs if inputs is None else inputs)
+        if node.layer not in self.layer_names:
+            self.layer_names[node.layer] = self.names(node.layer)
+            layer = self.model.layers[node.layer]
+            trainable = {} if layer.trainable else {"trainable": False}
+            config = {**spec.config, **trainable, **_declaration(layer, spec)}
+            self.made.layers[self.layer_names[node.layer]] = replace(spec, config=config)
+        read = list(node.inputs)
         self.made.steps.append(
             Step(
-                layer=self.layer_names[key],
-                arguments=[read if len(read) > 1 else read[0]],
+                layer=self.layer_names[node.layer],
+                arguments=[read if len(read) > 1 or spec.kind in _LISTS else read[0]],
                 options=dict(options or {}),
                 outputs=list(outputs),
                 reads=reads,
@@ -290,7 +237,15 @@ class _Writer:
         return f"{stem}:~{self.count}"
 
 
-def _renamed(argument: Any, own: str, name: str) -> Any:
-    if isinstance(argument, list):
-        return [name if each == own else each for each in argument]
-    return name if argument == own else argument
+_LISTS = ("MergedMasks",)
+"""Classes whose argument is a list even of one value."""
+
+
+def _declaration(layer: AnyLayer, spec: LayerSpec) -> dict[str, Any]:
+    """What the configuration says of a layer that Keras does not have; nothing for Keras's own."""
+    if not spec.source and spec.kind not in library():
+        return {}
+    paths = spec.weights or {name: name for name in spec.arrays}
+    stored_last = layer.non_trainable()  # Keras keeps an object's arrays in two lists, and stores that of these last
+    arrays = {name: paths[name] for name in sorted(paths, key=lambda name: name in stored_last)}
+    return {"declaration": to_text(Declaration(layer, arrays))}

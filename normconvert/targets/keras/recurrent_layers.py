@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
@@ -15,12 +15,12 @@ from normconvert.errors import Unsupported
 from normconvert.ir.cell import Cell
 from normconvert.ir.layers import Bidirectional, Formula, Recurrent
 from normconvert.ir.model import Array
+from normconvert.passes.fused import fuse
 from normconvert.passes.recognise import PlainCell, recognise
 from normconvert.targets.keras.cell_layer import cell_layer, formula_layer
 from normconvert.targets.keras.equation_layer import EquationLayer
 from normconvert.targets.keras.layer_spec import LayerSpec, Weights
 from normconvert.targets.keras.plain_layers import activated
-from normconvert.targets.torch.fused import fuse
 
 _NATIVE: dict[str, tuple[str, dict[str, Any]]] = {
     "lstm": ("LSTM", {}),
@@ -181,6 +181,18 @@ def written(layer: Recurrent, weights: Weights) -> LayerSpec:
     return _generated(cell_layer(layer), weights)
 
 
+def both_written(layer: Bidirectional, weights: Weights) -> LayerSpec:
+    """Both directions as layer classes written from equations, and the layer around them."""
+    parts = {"forward": layer.forward, "backward": layer.backward}
+    specs = {side: written(part, under(weights, side)) for side, part in parts.items()}
+    config: dict[str, Any] = {
+        side: {"spec": replace(spec, config={**spec.config, "name": side})} for side, spec in specs.items()
+    }
+    arrays = {f"{side}.{path}": array for side, spec in specs.items() for path, array in spec.arrays.items()}
+    paths = {f"{side}.{n}": f"{side}.{path}" for side, spec in specs.items() for n, path in spec.weights.items()}
+    return LayerSpec("BothDirections", {**config, "merge": layer.merge}, arrays, weights=paths)
+
+
 def formula(layer: Formula, weights: Weights) -> LayerSpec:
     """A layer class written from the equations of a stateless layer."""
     return _generated(formula_layer(layer), weights)
@@ -188,7 +200,7 @@ def formula(layer: Formula, weights: Weights) -> LayerSpec:
 
 def _generated(made: EquationLayer, weights: Weights) -> LayerSpec:
     arrays = {made.weights[name]: array for name, array in weights.items()}
-    return LayerSpec(made.name, made.config, arrays, made.source)
+    return LayerSpec(made.name, made.config, arrays, made.source, weights=made.weights)
 
 
 def under(weights: Weights, side: str) -> dict[str, Array]:

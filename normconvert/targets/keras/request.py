@@ -10,7 +10,7 @@ import numpy as np
 from normconvert.ir.model import Array, Model
 from normconvert.targets.keras.layer_spec import LayerSpec
 from normconvert.targets.keras.layers_text import LayersFile, stored
-from normconvert.targets.keras.names import LayerNamer
+from normconvert.targets.keras.names import LayerNamer, Namer
 from normconvert.targets.keras.program import Program
 from normconvert.targets.keras.steps import Step
 
@@ -36,6 +36,7 @@ def as_request(model: Model, made: Program, file: LayersFile) -> tuple[dict[str,
             for declared, name in zip(model.inputs, input_names(model), strict=True)
         ],
         "outputs": list(model.outputs),
+        "output_names": output_names(model),
         "layers": {name: _layer(name, spec, file.names) for name, spec in made.layers.items()},
         "steps": [_step(step, natural=made.natural) for step in made.steps],
     }
@@ -48,18 +49,25 @@ def input_names(model: Model) -> list[str]:
     return [namer(declared.name) for declared in model.inputs]
 
 
+def output_names(model: Model) -> list[str]:
+    """The names of the model's outputs in the signature of a SavedModel; none is that of an input."""
+    namer = Namer(input_names(model))
+    return [namer(name) for name in model.outputs]
+
+
 def _layer(name: str, spec: LayerSpec, names: Mapping[str, str]) -> dict[str, Any]:
-    own = names.get(name)
-    config = {key: _value(value) for key, value in spec.config.items()}
-    return {"class": own or spec.kind, "ours": own is not None, "config": {**config, "name": name}}
+    entry = _entry(name, spec, names)
+    return {**entry, "config": {**entry["config"], "name": name}}
 
 
-def _value(value: Any) -> Any:
+def _entry(place: str, spec: LayerSpec, names: Mapping[str, str]) -> dict[str, Any]:
+    config = {key: _value(f"{place}.{key}", value, names) for key, value in spec.config.items()}
+    return {"class": names.get(place, spec.kind), "ours": place in names, "config": config}
+
+
+def _value(place: str, value: Any, names: Mapping[str, str]) -> Any:
     if isinstance(value, dict) and "spec" in value:
-        inner: LayerSpec = value["spec"]
-        return {
-            "layer": {"class": inner.kind, "ours": False, "config": {k: _value(v) for k, v in inner.config.items()}}
-        }
+        return {"new_layer": _entry(place, value["spec"], names)}
     return value
 
 

@@ -3,8 +3,13 @@
 import keras
 from keras import ops
 
+from normconvert.targets.keras.blocks.declared import Declared
 
-class UnfoldTime(keras.layers.Layer):
+register = keras.saving.register_keras_serializable(package="cells")
+
+
+@register
+class UnfoldTime(Declared):
     """`[batch * time, ...]` back to `[batch, time, ...]`, as the second input has them."""
 
     def call(self, inputs):
@@ -16,7 +21,8 @@ class UnfoldTime(keras.layers.Layer):
         return keras.KerasTensor((*before.shape[:2], *x.shape[1:]), dtype=x.dtype)
 
 
-class FoldTime(keras.layers.Layer):
+@register
+class FoldTime(Declared):
     """`[batch, time, ...]` to `[batch * time, ...]`."""
 
     def call(self, inputs):
@@ -26,7 +32,8 @@ class FoldTime(keras.layers.Layer):
         return keras.KerasTensor((None, *inputs.shape[2:]), dtype=inputs.dtype)
 
 
-class LengthMask(keras.layers.Layer):
+@register
+class LengthMask(Declared):
     """The mask `[batch, time]` of a value whose samples have given lengths."""
 
     def call(self, inputs):
@@ -38,7 +45,64 @@ class LengthMask(keras.layers.Layer):
         return keras.KerasTensor(inputs[0].shape[:2], dtype="bool")
 
 
-class Merged(keras.layers.Layer):
+@register
+class StepMask(Declared):
+    """The mask `[batch, time]` of a value: a step is real if it, or any of its features, is not `value`."""
+
+    def __init__(self, value, any_feature=False, **options):
+        super().__init__(**options)
+        self.value, self.any_feature = value, any_feature
+
+    def call(self, x):
+        differs = ops.not_equal(x, self.value)
+        return ops.any(differs, axis=-1) if self.any_feature else differs
+
+    def compute_output_spec(self, x):
+        return keras.KerasTensor(x.shape[:-1] if self.any_feature else x.shape, dtype="bool")
+
+    def get_config(self):
+        return {**super().get_config(), "value": self.value, "any_feature": self.any_feature}
+
+
+@register
+class MergedMasks(Declared):
+    """Step by step logical `and` or `or` of masks."""
+
+    def __init__(self, operation, **options):
+        super().__init__(**options)
+        self.operation = operation
+
+    def call(self, masks):
+        result, *others = masks
+        for mask in others:
+            result = ops.logical_and(result, mask) if self.operation == "and" else ops.logical_or(result, mask)
+        return result
+
+    def compute_output_spec(self, masks):
+        return keras.KerasTensor(masks[0].shape, dtype="bool")
+
+    def get_config(self):
+        return {**super().get_config(), "operation": self.operation}
+
+
+@register
+class MaskedToZero(Declared):
+    """Time steps whose features are all `value` become zero; `keras.layers.Masking` without the mask."""
+
+    def __init__(self, value, **options):
+        super().__init__(**options)
+        self.value = value
+
+    def call(self, x):
+        real = ops.any(ops.not_equal(x, self.value), axis=-1, keepdims=True)
+        return x * ops.cast(real, x.dtype)
+
+    def get_config(self):
+        return {**super().get_config(), "value": self.value}
+
+
+@register
+class Merged(Declared):
     """Values of different rank combined element by element: axes of size 1 are put in after the batch axis."""
 
     def __init__(self, operation, **options):
@@ -67,7 +131,8 @@ class Merged(keras.layers.Layer):
         return {**super().get_config(), "operation": self.operation}
 
 
-class LinearUpSampling(keras.layers.Layer):
+@register
+class LinearUpSampling(Declared):
     """Each space axis made longer by a factor, linear between the centres of elements."""
 
     def __init__(self, factors, **options):
@@ -94,7 +159,8 @@ class LinearUpSampling(keras.layers.Layer):
         return {**super().get_config(), "factors": self.factors}
 
 
-class ScaleAndOffset(keras.layers.Layer):
+@register
+class ScaleAndOffset(Declared):
     """`x * scale + offset`, a number each or one per channel."""
 
     def __init__(self, scale, offset, **options):
@@ -108,7 +174,8 @@ class ScaleAndOffset(keras.layers.Layer):
         return {**super().get_config(), "scale": self.scale, "offset": self.offset}
 
 
-class GeneralLayerNorm(keras.layers.Layer):
+@register
+class GeneralLayerNorm(Declared):
     """Layer normalisation with every choice of axes, scale, offset and moments.
 
     Args:
@@ -142,7 +209,8 @@ class GeneralLayerNorm(keras.layers.Layer):
         return {**super().get_config(), **{key: getattr(self, key) for key in keys}}
 
 
-class BatchStatistics(keras.layers.Layer):
+@register
+class BatchStatistics(Declared):
     """Batch normalisation with the moments of the batch at hand, at inference too."""
 
     def __init__(self, features, axis, eps, scale=True, center=True, **options):
@@ -169,7 +237,8 @@ class BatchStatistics(keras.layers.Layer):
         return {**super().get_config(), **{key: getattr(self, key) for key in keys}}
 
 
-class UnitNorm(keras.layers.Layer):
+@register
+class UnitNorm(Declared):
     """Length one over some axes; the squared length counts as `eps` where it is less."""
 
     def __init__(self, axes, eps, **options):
@@ -183,7 +252,8 @@ class UnitNorm(keras.layers.Layer):
         return {**super().get_config(), "axes": self.axes, "eps": self.eps}
 
 
-class Standardise(keras.layers.Layer):
+@register
+class Standardise(Declared):
     """`(x - mean) / max(sqrt(variance), eps)`, or the inverse."""
 
     def __init__(self, mean_shape, variance_shape, eps, invert=False, **options):
@@ -206,7 +276,8 @@ class Standardise(keras.layers.Layer):
         return {**super().get_config(), **{key: getattr(self, key) for key in keys}}
 
 
-class SharedPRelu(keras.layers.Layer):
+@register
+class SharedPRelu(Declared):
     """`max(x, 0) + alpha * min(x, 0)`, where alpha broadcasts over one sample."""
 
     def __init__(self, shape, **options):

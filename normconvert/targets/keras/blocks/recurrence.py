@@ -3,13 +3,15 @@
 import keras
 from keras import ops
 
+from normconvert.targets.keras.blocks.declared import Declared
 
-class Recurrence(keras.layers.Layer):
+
+class Recurrence(Declared):
     """Runs the cell that a subclass describes over the time axis of `[batch, time, ...]`.
 
     A subclass gives `state_shapes`, `output_shape_of_step`, `before_steps` and `step`. A masked step keeps the states
-    and repeats the output before it (zeros before the first real step). Layers that the cell does not have (dropout
-    of recurrent values) are not applied; running statistics stay as they are in training.
+    and repeats the output before it (zeros before the first real step). Dropout of recurrent values is not applied. In
+    training every step is normalised with its own moments, and moves the running statistics of its row.
 
     Args:
         reverse: reads from the last step to the first; outputs stay aligned with the inputs.
@@ -22,6 +24,9 @@ class Recurrence(keras.layers.Layer):
 
     most_steps = None
     """Longest sequence there are statistics for; None where any length will do."""
+
+    running = ()
+    """Names of the norms with running statistics, once for every call in a step."""
 
     def __init__(
         self,
@@ -38,6 +43,7 @@ class Recurrence(keras.layers.Layer):
         self.reverse, self.sequences, self.return_state = reverse, sequences, return_state
         self.stateful, self.zero_masked, self.dropout = stateful, zero_masked, dropout
         self.supports_masking = True
+        self.supports_jit = keras.backend.backend() != "tensorflow"  # XLA cannot differentiate its loop over free time
         self.drop = keras.layers.Dropout(dropout) if dropout else None
 
     def build(self, inputs_shape, initial_state_shape=None):
@@ -90,19 +96,30 @@ class Recurrence(keras.layers.Layer):
         timed = [ops.moveaxis(value, 1, 0) for value in timed]
         real = None if mask is None else ops.moveaxis(ops.cast(mask, "bool"), 1, 0)
 
+        moving = [getattr(self, name) for name in self.running if getattr(self, name).learns(training)]
+        count = len(states)
+
         def body(carry, at):
-            *before, y = carry
+            before, y = carry[:count], carry[count]
             values = [ops.take(value, at, axis=0) for value in timed]
+            for norm in moving:
+                norm.waiting = ()
             following, output = self.step(*values, *fixed, *before, at + first)
             if real is not None:
                 now = ops.take(real, at, axis=0)
                 output = self.kept(now, output, ops.zeros_like(y) if self.zero_masked else y)
                 following = [self.kept(now, new, old) for new, old in zip(following, before, strict=True)]
-            carry = (*following, output)
+            moments = [value for norm in dict.fromkeys(moving) for value in norm.waiting]
+            carry = (*following, output, *moments)  # moments too: no variable can be set inside of every loop
             return carry, carry
 
         y = ops.zeros((batch, *self.output_shape_of_step()), self.compute_dtype)
-        (*states, y), (*_, outputs) = ops.scan(body, (*states, y), index)
+        none = [ops.zeros((1, *norm.moving_mean.shape[norm.per_step :]), y.dtype) for norm in moving for _ in range(2)]
+        last, every = ops.scan(body, (*states, y, *none), index)
+        states, y, outputs, moments = last[:count], last[count], every[count], every[count + 1 :]
+        for position, norm in enumerate(moving):
+            norm.waiting = None
+            norm.move(index + first, moments[2 * position], moments[2 * position + 1])
         if self.stateful:
             for state, value in zip(self.carried, states, strict=True):
                 state.assign(value)
