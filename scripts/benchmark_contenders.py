@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,11 @@ from typing import Any
 import numpy as np
 from benchmark_cells import INPUTS, NATIVE, build_model
 from benchmark_exports import NATIVE_NAME, OURS, Plan, module_of, quiet
+from benchmark_grid import Pace
+from benchmark_results import Cell
 
 from normconvert import interpreter
-from normconvert.benchmarking.timing import Timing, in_turns, repeated
+from normconvert.benchmarking.timing import in_turns, repeated
 from normconvert.ir.model import Array
 
 WORST_ERROR = 1e-4
@@ -23,16 +26,7 @@ Bound = Callable[[Array], Callable[[], Any]]
 """Takes the inputs `[batch, time, inputs]`, gives what runs a loaded contender on them."""
 
 
-@dataclass
-class Cell:
-    """What was measured at one size: timings by contender, and why others have none."""
-
-    timings: dict[str, Timing] = field(default_factory=dict)
-    problems: dict[str, str] = field(default_factory=dict)
-    errors: dict[str, float] = field(default_factory=dict)
-
-
-def measure(plan: Plan, threads: int, cell: str, units: int, batch: int, length: int, seconds: float) -> Cell:
+def measure(plan: Plan, threads: int, cell: str, units: int, batch: int, length: int, pace: Pace) -> Cell:
     """Time every contender at one size, once it is known to compute the right thing."""
     _settle(plan, threads)
     result = Cell()
@@ -44,16 +38,33 @@ def measure(plan: Plan, threads: int, cell: str, units: int, batch: int, length:
         path = load.file(plan.place(cell, units), length)
         if path is not None and not path.exists():
             continue
-        bound = load.open(plan, threads, cell, units, path)
-        calls[name] = bound(x)
-        reference = _reference(NATIVE[cell] if load.plain else cell, units, length)
+        calls[name] = _opened(name, plan, threads, cell, units, path)(x)
+        reference = _reference(plan, NATIVE[cell] if load.plain else cell, units, length)
         found = np.asarray(calls[name]())[: len(reference)]
         result.errors[name] = float(np.abs(found - reference).max())
         if not result.errors[name] < WORST_ERROR:
             result.problems[name] = f"wrong outputs: they differ by {result.errors[name]:.1g}"
             del calls[name]
-    result.timings = in_turns({name: repeated(call) for name, call in calls.items()}, seconds=seconds)
+    turns = {name: repeated(call) for name, call in calls.items()}
+    result.timings = in_turns(turns, seconds=pace.seconds, least=pace.least, ready=list(turns) if pace.slow else ())
     return result
+
+
+_open: dict[tuple[Path, str, Path | None], Bound] = {}
+
+
+def _opened(name: str, plan: Plan, threads: int, cell: str, units: int, path: Path | None) -> Bound:
+    """A contender, kept open for other lengths and batches until `release`."""
+    key = (plan.place(cell, units), name, path)
+    if key not in _open:
+        _open[key] = LOADERS[name].open(plan, threads, cell, units, path)
+    return _open[key]
+
+
+def release() -> None:
+    """Close all contenders: runtimes hold on to the memory of long sequences."""
+    _open.clear()
+    gc.collect()
 
 
 def load_times(plan: Plan, threads: int, cell: str, units: int, lengths: list[int]) -> dict[str, float]:
@@ -84,11 +95,13 @@ def _settle(plan: Plan, threads: int) -> None:
         tf.config.threading.set_inter_op_parallelism_threads(1)
 
 
-@cache
-def _reference(cell: str, units: int, length: int) -> Array:
-    """What the first sample gives in the interpreter, in float64."""
-    x = np.random.default_rng(1).standard_normal((1, length, INPUTS)).astype(np.float32)
-    return interpreter.run(build_model(cell, units), {"x": x.astype(np.float64)}, np.float64)["rnn"]
+def _reference(plan: Plan, cell: str, units: int, length: int) -> Array:
+    """What the first sample gives in the interpreter, in float64; computed once for all numbers of threads."""
+    path = plan.folder / f"{cell}-{units}-{length}.npy"
+    if not path.exists():
+        x = np.random.default_rng(1).standard_normal((1, length, INPUTS)).astype(np.float32)
+        np.save(path, interpreter.run(build_model(cell, units), {"x": x.astype(np.float64)}, np.float64)["rnn"])
+    return np.load(path)
 
 
 @dataclass(frozen=True)
@@ -117,7 +130,6 @@ def _open_session(path: Path, threads: int) -> Any:
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
-@cache
 def _session(plan: Plan, threads: int, cell: str, units: int, path: Path) -> Bound:
     session = _open_session(path, threads)
     name, outputs = session.get_inputs()[0].name, [session.get_outputs()[0].name]
@@ -130,17 +142,14 @@ def _open_script(path: Path, threads: int) -> Any:
     return torch.jit.load(str(path))
 
 
-@cache
 def _script(plan: Plan, threads: int, cell: str, units: int, path: Path) -> Bound:
     return bound_module(_open_script(path, threads))
 
 
-@cache
 def _eager(plan: Plan, threads: int, cell: str, units: int, path: Any) -> Bound:
     return bound_module(module_of(build_model(cell, units), plan.place(cell, units)))
 
 
-@cache
 def _fused(plan: Plan, threads: int, cell: str, units: int, path: Any) -> Bound:
     plain = NATIVE[cell]
     place = plan.place(cell, units) / "plain"
@@ -164,7 +173,6 @@ def bound_module(module: Any) -> Bound:
     return bind
 
 
-@cache
 def _function(plan: Plan, threads: int, cell: str, units: int, path: Any) -> Bound:
     import tensorflow as tf
     from benchmark_tf_cells import keras_model

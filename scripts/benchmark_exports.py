@@ -18,8 +18,9 @@ from normconvert.benchmarking.timing import repeated
 from normconvert.ir.model import Model
 
 OPSET = 18
-UNROLLED_UP_TO = 20
-"""Longest sequence that PyTorch's exporter unrolls by default: it takes most of a second per step."""
+LONGEST_EXPORT, USUAL_PER_STEP = 15.0, 0.5
+"""Seconds that PyTorch's exporter may take by default, and what it needs for a step as long as nothing is known: it
+unrolls."""
 
 NATIVE_NAME, OURS = "native", "ours"
 
@@ -31,13 +32,13 @@ class Plan:
     Attributes:
         folder: for the exported files.
         packages: a folder of packages that only the benchmark needs.
-        longest_unrolled: longest sequence for PyTorch's exporter.
+        longest_export: what would take PyTorch's exporter more seconds, going by its export before, is left out.
         tensorflow: whether to run TensorFlow.
     """
 
     folder: Path
     packages: Path
-    longest_unrolled: int = UNROLLED_UP_TO
+    longest_export: float = LONGEST_EXPORT
     tensorflow: bool = True
 
     def place(self, cell: str, units: int) -> Path:
@@ -57,6 +58,7 @@ class Artefact:
 def export(plan: Plan, cell: str, units: int, lengths: list[int]) -> dict[str, Artefact]:
     """Write every file for one cell and size."""
     quiet(plan)
+    _import_all(plan)
     place = plan.place(cell, units)
     place.mkdir()
     model = build_model(cell, units)
@@ -67,14 +69,35 @@ def export(plan: Plan, cell: str, units: int, lengths: list[int]) -> dict[str, A
     }
     if plan.tensorflow:
         found["tf2onnx"] = _export(place / "tf2onnx.onnx", lambda path: _tf2onnx(cell, model, path), 1)
-    for length in lengths:
+    for length in sorted(lengths):
         name = f"torch.onnx, T={length}"
-        if length > plan.longest_unrolled:
-            found[name] = Artefact(problem=f"not exported: unrolling {length} steps takes minutes (--unroll {length})")
-        else:
-            path = place / f"unrolled-{length}.onnx"
-            found[name] = _export(path, lambda path, n=length: _unrolled(model, path, n), 1)
+        expected = _seconds_per_step.get(cell, USUAL_PER_STEP) * length
+        if expected > plan.longest_export:
+            found[name] = Artefact(
+                problem=f"not exported: unrolling {length} steps would take about {expected:.0f} s, "
+                f"the limit is {plan.longest_export:.0f} s"
+            )
+            continue
+        path = place / f"unrolled-{length}.onnx"
+        found[name] = _export(path, lambda path, n=length: _unrolled(model, path, n), 1)
+        _seconds_per_step.setdefault(cell, found[name].seconds / length)
     return found
+
+
+_seconds_per_step: dict[str, float] = {}
+"""How long PyTorch's exporter took for each step of a cell; hardly depends on the units."""
+
+
+@cache
+def _import_all(plan: Plan) -> None:
+    """Export something small by every way, so that imports count nowhere."""
+    place = plan.folder / "small"
+    place.mkdir()
+    model = build_model("LSTM", 4)
+    for write in (_ours, _torchscript, lambda model, path: _unrolled(model, path, 1)):
+        _export(place / "file", lambda path, write=write: write(model, path), 1)
+    if plan.tensorflow:
+        _export(place / "file", lambda path: _tf2onnx("LSTM", model, path), 1)
 
 
 def _export(path: Path, write: Callable[[Path], None], times: int) -> Artefact:

@@ -20,7 +20,8 @@ def page() -> str:
         parts.append(f"## {name}\n\n{known.title}. Source: {known.source}.\n\n```\n{known.equations.strip()}\n```\n")
         for key, layout in known.layouts.items():
             stored = ", ".join(f"`{tensor}`" for tensor in layout.tensors)
-            parts.append(f"- **{key}**{f' ({layout.source})' if layout.source else ''}: {stored}")
+            called = " or ".join([f"**{key}**", *layout.also])
+            parts.append(f"- {called}{f' ({layout.source})' if layout.source else ''}: {stored}")
             parts += [
                 f"  - open: `{question.setting}`, {' or '.join(map(str, question.options))}: {question.why}"
                 for question in layout.open

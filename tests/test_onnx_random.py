@@ -42,6 +42,24 @@ NORMS: tuple[dict[str, Any], ...] = (
 )
 
 
+OF_POSITIONS: tuple[dict[str, Any], ...] = (
+    {},
+    {"source": "batch"},
+    {"scope": "per_step", "steps": ROWS, "past_end": "bypass", "affine_per_step": True},
+    {"scope": "per_step", "steps": ROWS, "past_end": "modulo", "gamma": False},
+    {"affine_per_step": True, "steps": ROWS, "past_end": "last", "beta": False},
+)
+
+
+def with_other_norms(cell: Cell, data: st.DataObject) -> Cell:
+    """The cell with norms of every kind in place of its own."""
+    drawn: dict[str, Norm] = {
+        name: msgspec.structs.replace(norm, **data.draw(st.sampled_from(OF_POSITIONS if norm.positions else NORMS)))
+        for name, norm in cell.norms.items()
+    }
+    return msgspec.structs.replace(cell, norms=drawn)
+
+
 def in_chunks(proto: Any, values: dict[str, Any], lengths: Sequence[int]) -> list[dict[str, Any]]:
     """What a streaming model gives in double precision, call after call, by what its metadata say."""
     carried = json.loads(next(each.value for each in proto.metadata_props if each.key == "normconvert.states"))
@@ -61,10 +79,7 @@ def in_chunks(proto: Any, values: dict[str, Any], lengths: Sequence[int]) -> lis
 @settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(typed_cells(), st.data(), st.booleans())
 def test_random_cells_in_chunks(cell: Cell, data: st.DataObject, masked: bool) -> None:
-    norms: dict[str, Norm] = {
-        name: msgspec.structs.replace(norm, **data.draw(st.sampled_from(NORMS))) for name, norm in cell.norms.items()
-    }
-    cell = msgspec.structs.replace(cell, norms=norms)
+    cell = with_other_norms(cell, data)
     model = model_of(Recurrent(cell=cell, return_sequences=True, return_state=True), arrays(cell), masked=masked)
     random = np.random.default_rng(len(cell.equations))
     lengths = (1, 3, 2)
@@ -88,10 +103,7 @@ def test_random_cells_in_chunks(cell: Cell, data: st.DataObject, masked: bool) -
 @settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(typed_cells(), st.data(), st.booleans(), st.booleans())
 def test_random_cells(cell: Cell, data: st.DataObject, reverse: bool, masked: bool) -> None:
-    norms: dict[str, Norm] = {
-        name: msgspec.structs.replace(norm, **data.draw(st.sampled_from(NORMS))) for name, norm in cell.norms.items()
-    }
-    cell = msgspec.structs.replace(cell, norms=norms)
+    cell = with_other_norms(cell, data)
     layer = Recurrent(cell=cell, return_sequences=True, return_state=True, reverse=reverse)
     model = model_of(layer, arrays(cell), masked=masked)
     random = np.random.default_rng(len(cell.equations))

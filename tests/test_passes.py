@@ -14,11 +14,11 @@ from normconvert.ir.expressions import Equations
 from normconvert.ir.model import Array
 from normconvert.ir.norm import Norm
 from normconvert.ir.printer import print_equations, print_expression
+from normconvert.passes.fused import Fused, fuse
 from normconvert.passes.hoist import hoist
 from normconvert.passes.prune import prune
 from normconvert.passes.recognise import recognise
 from normconvert.passes.split_products import split_products
-from normconvert.targets.torch.fused import Fused, fuse
 
 INPUTS, UNITS = 3, 7
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median, quantiles
 
@@ -35,34 +35,49 @@ class Timing:
     calls: int
     times: tuple[float, ...]
 
+    @classmethod
+    def of(cls, times: Sequence[float], calls: int) -> Timing:
+        """From the seconds per call of at least two rounds, each of so many calls."""
+        low, middle, high = quantiles(times, n=4, method="inclusive")
+        return cls(middle, low, high, min(times), len(times), calls, tuple(times))
+
     def over(self, other: Timing) -> float:
         """How many times as long as another program of the same rounds: the median of each round's ratio."""
         return median(one / two for one, two in zip(self.times, other.times, strict=True))
 
 
-def in_turns(contenders: Mapping[str, Turn], *, seconds: float = 3.0, turn: float = 0.005) -> dict[str, Timing]:
+def in_turns(
+    contenders: Mapping[str, Turn],
+    *,
+    seconds: float = 3.0,
+    turn: float = 0.005,
+    least: int = LEAST_ROUNDS,
+    ready: Collection[str] = (),
+) -> dict[str, Timing]:
     """Time programs in alternating rounds, each round beginning with another one.
 
     Every program is warmed up before, and is called as often as fits in a turn.
 
     Args:
         contenders: what to time, by name.
-        seconds: how long all rounds together shall take; at least 7 rounds are made, at most 200.
+        seconds: how long all rounds together shall take, at most 200 rounds.
         turn: shortest length of a turn in seconds; quick calls are repeated to fill it.
+        least: rounds that are made even where they take longer than that; at least 2.
+        ready: those that have been called before and fill a turn with one call, so that they need no warming up.
     """
     if not contenders:
         return {}
-    calls = {name: _calls(make, turn) for name, make in contenders.items()}
+    calls = {name: 1 if name in ready else _calls(make, turn) for name, make in contenders.items()}
     times: dict[str, list[float]] = {name: [] for name in contenders}
     names = list(contenders)
     end = time.perf_counter() + seconds
     done = 0
-    while done < LEAST_ROUNDS or (time.perf_counter() < end and done < MOST_ROUNDS):
+    while done < least or (time.perf_counter() < end and done < MOST_ROUNDS):
         first = done % len(names)
         for name in names[first:] + names[:first]:
             times[name].append(contenders[name](calls[name]) / calls[name])
         done += 1
-    return {name: _timing(found, calls[name]) for name, found in times.items()}
+    return {name: Timing.of(found, calls[name]) for name, found in times.items()}
 
 
 def repeated(call: Callable[[], object]) -> Turn:
@@ -81,8 +96,3 @@ def _calls(make: Turn, turn: float) -> int:
     """How many calls fill a turn; the first calls, which runtimes use to get ready, do not count."""
     make(_WARM_UP)
     return max(1, math.ceil(turn / max(make(1), 1e-7)))
-
-
-def _timing(times: list[float], calls: int) -> Timing:
-    low, middle, high = quantiles(times, n=4, method="inclusive")
-    return Timing(middle, low, high, min(times), len(times), calls, tuple(times))

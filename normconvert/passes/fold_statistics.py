@@ -48,9 +48,10 @@ def fold_statistics(cell: Cell, weights: Mapping[str, Array]) -> tuple[Cell, dic
 
 
 def _is_fixed(norm: Norm) -> bool:
-    """It is the same scale and offset at every step."""
+    """It is the same scale and offset at every step and every position."""
     return (
         norm.has_population
+        and not norm.positions
         and norm.scope == "shared"
         and not norm.affine_per_step
         and (norm.steps is None or norm.past_end in ("last", "modulo"))

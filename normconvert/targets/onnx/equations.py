@@ -10,7 +10,7 @@ import numpy as np
 from normconvert.interpreter.functions import FUNCTIONS as NUMPY
 from normconvert.interpreter.functions import PER_SAMPLE
 from normconvert.interpreter.norms import step_row
-from normconvert.ir.cell import Cell
+from normconvert.ir.cell import STATISTICS, Cell
 from normconvert.ir.expressions import Binary, Bound, Call, Equation, Expression, Index, Name, Negate, Number
 from normconvert.ir.function_shapes import RULES
 from normconvert.ir.functions import FUNCTIONS
@@ -101,7 +101,7 @@ class Equations:
 
     def _norm(self, name: str, value: Node) -> Node:
         norm = self.cell.norms[name]
-        arrays = {role: self.weights[f"{name}.{role}"] for role in norm.weight_shapes()}
+        arrays = {role: _beside_statistics(norm, role, self.weights[f"{name}.{role}"]) for role in norm.weight_shapes()}
         if norm.has_population:
             deviation = _deviation(norm, arrays["variance"])
             scale = arrays["gamma"] / deviation if norm.gamma else 1 / deviation
@@ -124,18 +124,18 @@ class Equations:
 
         Args:
             norm: whose array it is.
-            array: `[features]` or `[steps, features]`.
+            array: `[features]` or `[*positions, features]`, or rows of these, one per step.
             neutral: what changes nothing.
             rank: axes of what it is combined with.
         """
-        own = array.ndim == 2
+        own = array.ndim > len(norm.shape)
         if norm.steps is None or (not own and norm.past_end in ("last", "modulo")):
             return constant(array)
         if not self.timed:
             return constant(array[step_row(norm, np.asarray(0))] if own else array)
-        rows = array if own else np.broadcast_to(array, (norm.steps, norm.features))
+        rows = array if own else np.broadcast_to(array, (norm.steps, *array.shape))
         if norm.past_end == "bypass":
-            rows = np.concatenate([rows, np.full((1, norm.features), neutral)])
+            rows = np.concatenate([rows, np.full((1, *rows.shape[1:]), neutral)])
         return _table(norm, rows, rank)
 
     def _bypassed(self, norm: Norm, value: Node, result: Node) -> Node:
@@ -164,9 +164,16 @@ class Equations:
 
 
 def _table(norm: Norm, rows: Array, rank: int) -> Table:
-    """Rows `[steps, features]` for values with more axes before the features."""
-    shape = (*(1,) * (rank - 1), rows.shape[-1])
+    """Rows `[steps, ..., features]` for values with more axes before the features."""
+    shape = (*(1,) * (rank + 1 - rows.ndim), *rows.shape[1:])
     return Table(shape, Level.SEQUENCE, rows.reshape(len(rows), *shape), norm.steps or len(rows), norm.past_end)
+
+
+def _beside_statistics(norm: Norm, role: str, array: Array) -> Array:
+    """Rows of gamma or beta with an axis of size 1 for each axis of the positions; anything else as it is."""
+    if role in STATISTICS or not norm.affine_per_step:
+        return array
+    return array.reshape(len(array), *(1,) * len(norm.positions), norm.features)
 
 
 def _binary(operator: str, a: Node, b: Node) -> Node:

@@ -18,11 +18,11 @@ def normalised(graph: Graph, node: Normalised, x: str, lead: int) -> str:
     norm, rank = node.norm, len(node.value.shape)
     gamma, beta = node.gamma, node.beta
     size = norm.features // norm.groups
-    if _is_native(norm, rank) and norm.groups == 1:
+    if is_native(norm, rank) and norm.groups == 1:
         return native_layer_norm(graph, x, np.ones(size) if gamma is None else gamma, beta, norm.epsilon)
     if norm.groups > 1:
         grouped = graph.reshape(x, [*[0] * (lead + rank - 1), norm.groups, size])
-        if _is_native(norm, rank):
+        if is_native(norm, rank):
             result = native_layer_norm(graph, grouped, np.ones(size), None, norm.epsilon)
         else:
             result = _standardised(graph, grouped, norm, [-1], size)
@@ -34,7 +34,7 @@ def normalised(graph: Graph, node: Normalised, x: str, lead: int) -> str:
     return result if beta is None else graph.op("Add", result, beta)
 
 
-def _is_native(norm: Norm, rank: int) -> bool:
+def is_native(norm: Norm, rank: int) -> bool:
     """The standard's `LayerNormalization` computes it."""
     alone = not norm.unbiased and (rank == 1 or not norm.pooled)
     return norm.kind == "layer" and alone and norm.epsilon_placement == "inside"
@@ -45,7 +45,7 @@ def _axes(node: Normalised, lead: int) -> tuple[list[int], int | None]:
     norm, rank = node.norm, len(node.value.shape)
     if norm.kind == "batch":
         samples = list(range(lead)) if norm.scope == "sequence" else [lead - 1]
-        return [*samples, *range(lead, lead + rank - (not norm.pooled))], None
+        return [*samples, *range(lead, lead + rank - (0 if norm.pooled else len(norm.shape)))], None
     if not norm.pooled:
         return [-1], norm.features
     sizes = [size for size in node.value.shape if size is not None]

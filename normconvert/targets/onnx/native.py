@@ -11,10 +11,10 @@ import numpy as np
 from normconvert.ir.model import Array
 from normconvert.passes.activations import SIGMOID, TANH, Activation, with_usual_activations
 from normconvert.passes.fold_statistics import fold_statistics
+from normconvert.passes.fused import Fused, fuse
 from normconvert.passes.recognise import recognise
 from normconvert.passes.reset_before import recognise_reset_before
 from normconvert.targets.onnx.scan import Result, Run, initial_states
-from normconvert.targets.torch.fused import Fused, fuse
 
 _ORDERS = {"LSTM": (0, 3, 1, 2), "GRU": (1, 0, 2), "RNN": (0,)}
 """The standard's gates (i, o, f, c of an LSTM; z, r, h of a GRU) by their places in PyTorch's order."""

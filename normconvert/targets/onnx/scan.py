@@ -20,6 +20,7 @@ from normconvert.targets.onnx.builder import Graph
 from normconvert.targets.onnx.equations import Equations
 from normconvert.targets.onnx.gates import merge_gates
 from normconvert.targets.onnx.nodes import Given, Level, Node
+from normconvert.targets.onnx.offsets import fold_offsets
 from normconvert.targets.onnx.staging import Stage
 
 
@@ -111,9 +112,8 @@ class _Writer:
         }
         given |= {name: Given(each.shape, Level.STEP, each.inner) for name, each in self.states.items()}
         values = Equations(self.cell, self.run.weights, given).run(self.parsed.body)
-        *following, output = merge_gates(
-            [*(values[next_value(name)] for name in self.states), values[self.parsed.outputs[0]]]
-        )
+        roots = [*(values[next_value(name)] for name in self.states), values[self.parsed.outputs[0]]]
+        *following, output = merge_gates(fold_offsets(roots))
         return dict(zip(self.states, following, strict=True)), output
 
     def _kept(self, name: str, carried: _Carried) -> str:
