@@ -53,6 +53,54 @@ def test_per_step_statistics_train_as_in_the_paper(unbiased: bool, tmp_path: Pat
     assert (np.abs(recurrent[1:] - 0.9 * before[1:]) > 1e-6).all()
 
 
+def test_pooled_statistics_train_with_one_number(tmp_path: Path) -> None:
+    """One mean and one variance over batch and features move the statistics of every feature, step after step."""
+    cell = lstm(norms(kind="batch", pooled=True, momentum=0.9))
+    model = model_of(Recurrent(cell=cell), arrays(cell))
+    module = build(model, tmp_path / "model").train()
+    values = values_for(model, 6, 3)
+    module(torch.tensor(values["x"]))
+    projected = torch.tensor(values["x"] @ model.weights["rnn.W_x"].astype(np.float64))
+    expected = {
+        role: torch.tensor(model.weights[f"rnn.norm_x.{role}"].astype(np.float64)) for role in ("mean", "variance")
+    }
+    for step in projected.unbind(1):
+        variance, mean = torch.var_mean(step, unbiased=False)
+        expected["mean"] = 0.9 * expected["mean"] + 0.1 * mean
+        expected["variance"] = 0.9 * expected["variance"] + 0.1 * variance
+    np.testing.assert_allclose(module.rnn.norm_x.running_mean.numpy(), expected["mean"], rtol=1e-10)
+    np.testing.assert_allclose(module.rnn.norm_x.running_var.numpy(), expected["variance"], rtol=1e-10)
+
+
+@pytest.mark.parametrize("unbiased", [True, False])
+def test_statistics_per_position_train_as_torch_does(unbiased: bool, tmp_path: Path) -> None:
+    """Each position as a feature of PyTorch's own batch norm, step after step; gamma and beta are shared."""
+    cell = CASES["statistics per position"].cell
+    norm = msgspec.structs.replace(cell.norms["norm"], momentum=0.9, unbiased_running=unbiased)
+    cell = msgspec.structs.replace(cell, norms={**cell.norms, "norm": norm})
+    model = model_of(Recurrent(cell=cell, return_sequences=True), arrays(cell))
+    module = build(model, tmp_path / "model").train()
+    values = values_for(model, 5, ROWS + 2)
+    module(torch.tensor(values["x"])).sum().backward()
+    assert all(parameter.grad.abs().max() > 0 for parameter in module.parameters())
+    assert module.rnn.norm.weight.shape == (8,)
+
+    mean, variance, kernel = (
+        torch.tensor(model.weights[f"rnn.{name}"].astype(np.float64))
+        for name in ("norm.mean", "norm.variance", "kernel")
+    )
+    images = torch.tensor(values["x"]).flatten(0, 1).permute(0, 3, 1, 2)
+    padded = torch.nn.functional.pad(images, (0, 0, 0, 1))  # `same` with a window of 3 and 2, by twos, over 6 and 4
+    images = torch.nn.functional.conv2d(padded, kernel.permute(3, 2, 0, 1), stride=2)
+    for step in images.permute(0, 2, 3, 1).unflatten(0, (5, -1)).unbind(1):
+        new = [mean.flatten().clone(), torch.zeros(48, dtype=torch.float64)]
+        torch.nn.functional.batch_norm(step.flatten(1), *new, training=True, momentum=0.1)
+        divisor = 1.0 if unbiased else 4 / 5  # PyTorch's running variance divides by n - 1
+        mean, variance = new[0].reshape(3, 2, 8), 0.9 * variance + divisor * new[1].reshape(3, 2, 8)
+    np.testing.assert_allclose(module.rnn.norm.running_mean.numpy(), mean, rtol=1e-9)
+    np.testing.assert_allclose(module.rnn.norm.running_var.numpy(), variance, rtol=1e-9)
+
+
 def test_training_normalises_with_the_batch(tmp_path: Path) -> None:
     """In training a step is normalised as by a norm that always uses the batch at hand."""
     cell = lstm(norms(**PER_STEP))

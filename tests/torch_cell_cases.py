@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 from torch_cases import build, values_for, worst_error
 
@@ -171,6 +172,16 @@ CONV_LSTM = Cell(
         "norm_c": Norm(kind="layer", features=2, epsilon=0.01, pooled=True),
     },
 )
+VOLUMES = Cell(
+    equations="""cell conv_rnn(x; h):
+        h = tanh(norm(conv(x, kernel, padding='same', strides=(1, 2, 1)) + conv(h, recurrent, padding='same')) + b)
+    """,
+    dims={"filters": 2},
+    input_shapes={"x": (5, 4, 3, 2)},
+    states={"h": State((5, 2, 3, 2))},
+    parameters={"kernel": (3, 2, 2, 2, 2), "recurrent": (2, 2, 3, 2, 2), "b": (2,)},
+    norms={"norm": Norm(kind="batch", features=2, positions=(5, 2, 3), epsilon=0.01)},
+)
 MANY = Cell(
     equations="""cell many(x, s; h, m) -> y:
         gain = exp(g) * scale
@@ -186,11 +197,51 @@ MANY = Cell(
     constants={"rate": 0.3, "clip_low": 0.1, "scale": 1.3},
     norms={"norm": Norm(kind="layer", features=UNITS, epsilon=0.01)},
 )
+PLACES = {"kind": "batch", "epsilon": 0.01, "positions": (3, 2)}
 CASES |= {
+    "statistics per position": Case(
+        msgspec.structs.replace(
+            CONV_LSTM,
+            norms={
+                "norm": Norm(features=8, **PLACES),
+                "norm_c": Norm(
+                    features=2, **PLACES, scope="per_step", steps=ROWS, affine_per_step=True, past_end="bypass"
+                ),
+            },
+        )
+    ),
+    "rows of statistics per position": Case(
+        msgspec.structs.replace(
+            CONV_LSTM,
+            norms={
+                "norm": Norm(features=8, **PLACES, scope="per_step", steps=ROWS, beta=False),
+                "norm_c": Norm(features=2, **PLACES, steps=ROWS, affine_per_step=True, past_end="modulo"),
+            },
+        )
+    ),
+    "moments per position": Case(
+        msgspec.structs.replace(
+            CONV_LSTM,
+            norms={
+                "norm": Norm(features=8, **PLACES, source="batch"),
+                "norm_c": Norm(features=2, **PLACES, source="batch", unbiased=True, affine_per_step=True, steps=ROWS),
+            },
+        )
+    ),
+    "moments of the sequence, per position": Case(
+        msgspec.structs.replace(
+            CONV_LSTM,
+            norms={
+                "norm": Norm(features=8, **PLACES, source="batch", scope="sequence"),
+                "norm_c": Norm(features=2, **PLACES),
+            },
+        )
+    ),
     "moments of the sequence": Case(
         lstm({"norm_x": Norm(kind="batch", features=4 * UNITS, epsilon=0.01, source="batch", scope="sequence")})
     ),
     "convolutional": Case(CONV_LSTM, {"return_state": True}),
+    "convolutional, volumes": Case(VOLUMES),
     "two inputs, learned start, odd functions": Case(MANY, {"return_state": True}),
     "parameters stored in another shape": Case(
         cell_of(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from normconvert.targets.torch.text import assignment, indented, signature, tuple_type
+from normconvert.targets.torch.text import LONGEST, assignment, indented, signature, tuple_type
 
 _INSIDE_LOOP = 12
 """Columns before a line of the loop."""
@@ -36,7 +36,8 @@ class Loop:
     Attributes:
         inputs: of the cell.
         computed: what `before_steps` gives.
-        carried: arguments of `step` from before the loop, and whether each has a time axis.
+        carried: arguments of `step` from before the loop, and the variable for one step's part of each; empty for
+            what is the same at every step. What has a time axis has it first, but for the inputs and the mask.
         states: in the cell's order.
         given: how many states are arguments of `forward`.
         output: the state (after the step) that is the output, or empty if `step` gives it separately.
@@ -49,7 +50,7 @@ class Loop:
 
     inputs: tuple[str, ...]
     computed: tuple[str, ...]
-    carried: tuple[tuple[str, bool], ...]
+    carried: tuple[tuple[str, str], ...]
     states: tuple[StateCode, ...]
     given: int
     output: str
@@ -93,15 +94,15 @@ def _prepared(loop: Loop) -> list[str]:
     if loop.dropout:
         lines.append(f"{x} = self.dropout({x})")
     if loop.timed_step or loop.timed_before or loop.most_steps is not None:
-        counted = f"torch.arange({x}.shape[1], device={x}.device)"
-        lines.append(f"t = {counted} + self.steps_read" if loop.stateful else f"t = {counted}")
+        counted = f"torch.arange({x}.shape[1], device={x}.device).unsqueeze(1)"
+        lines.append(f"steps = {counted} + self.steps_read" if loop.stateful else f"steps = {counted}")
     if loop.most_steps is not None and loop.exported:
         lines.append(f"torch._check({x}.shape[1] <= {loop.most_steps})")
     elif loop.most_steps is not None:
-        lines += [f"if t[-1] >= {loop.most_steps}:"]
+        lines += [f"if steps[-1] >= {loop.most_steps}:"]
         lines += [f'    raise IndexError("there are statistics for {loop.most_steps} time steps only")']
     if loop.computed:
-        given = [*loop.inputs, *(["t"] if loop.timed_before else [])]
+        given = [*map(_time_first, loop.inputs), *(["steps"] if loop.timed_before else [])]
         lines.append(assignment(loop.computed, "self.before_steps", given, 8))
     return lines
 
@@ -127,19 +128,31 @@ def _initial(loop: Loop) -> list[str]:
     return lines
 
 
-def _arguments(loop: Loop, at: str) -> list[str]:
-    carried = [f"{name}{at}" if timed else name for name, timed in loop.carried]
-    index = [f"t{at.replace(':, ', '')}"] if loop.timed_step else []
+def _time_first(name: str) -> str:
+    return f"{name}.transpose(0, 1).contiguous()"
+
+
+def _parts(loop: Loop) -> dict[str, str]:
+    """What the loop goes through, time first, by the variable for one step's part."""
+    raw = {*loop.inputs} - {*loop.computed}
+    parts = {now: _time_first(name) if name in raw else name for name, now in loop.carried if now}
+    parts |= {"t": "steps"} if loop.timed_step else {}
+    return parts | ({"keep": _time_first("mask")} if loop.masked else {})
+
+
+def _arguments(loop: Loop) -> list[str]:
+    index = ["t"] if loop.timed_step else []
+    carried = [now or name for name, now in loop.carried]
     return [*carried, *(state.name for state in loop.states), *loop.masks.values(), *index]
 
 
-def _step_lines(loop: Loop, at: str, kept: str) -> list[str]:
+def _step_lines(loop: Loop) -> list[str]:
     """One call of `step`, and what a mask keeps."""
     if not loop.masked:
         results = [state.name for state in loop.states] + ([] if loop.output else ["y"])
-        return [assignment(results, "self.step", _arguments(loop, at), _INSIDE_LOOP)]
+        return [assignment(results, "self.step", _arguments(loop), _INSIDE_LOOP)]
     results = [state.following for state in loop.states] + ([] if loop.output else ["output"])
-    lines = [f"keep = {kept}", assignment(results, "self.step", _arguments(loop, at), _INSIDE_LOOP)]
+    lines = [assignment(results, "self.step", _arguments(loop), _INSIDE_LOOP)]
     for state in loop.states:
         lines.append(f"{state.name} = torch.where({_spread(state.rank)}, {state.following}, {state.name})")
     hidden = "torch.zeros_like(y)" if loop.zero_masked else "y"
@@ -164,24 +177,31 @@ def _spread(rank: int) -> str:
 
 
 def _looped(loop: Loop) -> list[str]:
-    lines = ["outputs: list[Tensor] = []", f"for step in range({loop.inputs[0]}.shape[1]):"]
-    lines += indented(_step_lines(loop, "[:, step]", "mask[:, step]"))
-    return [*lines, f"    outputs.append({_collected(loop)})"]
+    body = [*_step_lines(loop), f"outputs.append({_collected(loop)})"]
+    return ["outputs: list[Tensor] = []", _over_time(loop), *indented(body)]
+
+
+def _over_time(loop: Loop) -> str:
+    """The line that begins the loop, broken as a formatter would."""
+    parts = _parts(loop)
+    if not parts:
+        return f"for _ in range({loop.inputs[0]}.shape[1]):"
+    names, values = ", ".join(parts), ", ".join(parts.values())
+    if len(parts) == 1:
+        return f"for {names} in {values}:"
+    line = f"for {names} in zip({values}):"
+    return line if 8 + len(line) <= LONGEST else f"for {names} in zip(\n    {values}\n):"
 
 
 def _scanned(loop: Loop) -> list[str]:
     """The loop as a `scan`, which keeps the number of steps open in an exported program."""
     states = [*(state.name for state in loop.states), *(["y"] if loop.masked else [])]
-    timed = [
-        *(name for name, has_time in loop.carried if has_time),
-        *(["t"] if loop.timed_step else []),
-        *(["mask"] if loop.masked else []),
-    ]
-    carry, inputs = ", ".join(states), ", ".join(timed)
-    body = [f"{carry}, = carry", f"{inputs}, = inputs"]
-    body += _step_lines(loop, "", "mask")
+    parts = _parts(loop)
+    carry = ", ".join(states)
+    body = [f"{carry}, = carry", f"{', '.join(parts)}, = inputs"]
+    body += _step_lines(loop)
     body += [f"return ({carry},), ({_collected(loop)}).clone()"]
-    moved = ", ".join(name if name == "t" else f"{name}.movedim(1, 0)" for name in timed)
+    moved = ", ".join(parts.values())
     result = ", ".join(f"{name}.clone()" for name in states)
     return [
         "def body(carry: tuple[Tensor, ...], inputs: tuple[Tensor, ...]) -> tuple[tuple[Tensor, ...], Tensor]:",

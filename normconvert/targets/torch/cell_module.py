@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+from normconvert.ir.cell import Cell
 from normconvert.ir.checking import analyse
 from normconvert.ir.expressions import (
     Binary,
@@ -18,14 +19,18 @@ from normconvert.ir.expressions import (
     walk,
 )
 from normconvert.ir.layers import Recurrent
+from normconvert.passes.gather_terms import gather_terms
 from normconvert.passes.hoist import Hoisted, hoist
 from normconvert.passes.prune import prune
 from normconvert.passes.split_products import split_products
+from normconvert.targets.torch.affine_norms import affine_call, affine_norms
 from normconvert.targets.torch.cell_loop import Loop, StateCode, forward_method
+from normconvert.targets.torch.cell_norms import is_native
 from normconvert.targets.torch.equation_module import EquationModule, EquationWriter
 from normconvert.targets.torch.functions import number
 from normconvert.targets.torch.names import class_name
 from normconvert.targets.torch.text import docstring, indented, kept_arguments, one_line, signature, tuple_type, wrapped
+from normconvert.targets.torch.values import Value
 
 
 @dataclass(frozen=True)
@@ -55,13 +60,17 @@ class _CellWriter(EquationWriter):
         self.layer, self.use = layer, use
         self.flags = ("reverse", "sequences") if use.reversible or layer.reverse else ("sequences",)
         parsed = prune(split_products(layer.cell))
-        self.parts: Hoisted = hoist(parsed, analyse(layer.cell))
+        self.parts, self.tables = _in_parts(layer.cell, parsed)
         self.dropped = _dropped_states(parsed) if layer.recurrent_dropout else ()
         equations = [*self.parts.fixed, *self.parts.before, *self.parts.step]
         found = [*parsed.inputs, *parsed.states, *(target for e in equations for target in e.targets)]
         states = [*(f"initial.{s}" for s in parsed.states), *(f"carried.{s}" for s in parsed.states)]
-        local = [*found, *map(_mask, self.dropped)]
+        local = [*found, *map(_mask, self.dropped), *map(_now, self.parts.carried)]
         super().__init__(layer.cell, parsed, local, states, trainable=layer.trainable, fixed=layer.fixed)
+        self.values |= {name: Value(1, False) for name in self.tables}
+        for name, norm in self.norms.items():
+            if norm.affine:
+                self.texts[name], self.texts[affine_call(name)] = norm.plain, norm.affine
         self.learn(self.parts.before)
         for state in self.dropped:
             self.values[_dropped(state)] = self.values[state]
@@ -132,7 +141,7 @@ class _CellWriter(EquationWriter):
         inputs = [f"{self.local[name]}: Tensor" for name in self.parsed.inputs]
         inputs += ["t: Tensor"] if self.needs_step(equations) else []
         lines = [signature("before_steps", ["self", *inputs], tuple_type(len(targets)))]
-        body = ['"""What depends on the inputs alone, for all time steps at once."""', *self.code(equations)]
+        body = ['"""What depends on no state, for all time steps at once; inputs time first."""', *self.code(equations)]
         return [[*lines, *indented([*body, f"return {', '.join(targets)}"])]]
 
     def _computed_before(self) -> list[str]:
@@ -146,7 +155,7 @@ class _CellWriter(EquationWriter):
         lines = [signature("step", ["self", *arguments], tuple_type(len(results)))]
         equations = [self._with_dropout(equation) for equation in self.parts.step]
         body = [f'"""One time step: the next states{"" if self._output_is_state() else ", and the output"}."""']
-        body += [*self.code(equations), f"return {', '.join(results)}"]
+        body += [*self.code(equations, in_step=True), f"return {', '.join(results)}"]
         return [*lines, *indented(body)]
 
     def _step_arguments(self) -> list[str]:
@@ -185,12 +194,11 @@ class _CellWriter(EquationWriter):
     def _forward(self) -> list[str]:
         output = self.parsed.outputs[0]
         shape = self.checked[output].shape
-        has_time = {*self.parsed.inputs, *(target for e in self.parts.before for target in e.targets)}
         limits = [n.steps for n in self.cell.norms.values() if n.steps is not None and n.past_end == "error"]
         loop = Loop(
             inputs=tuple(self.local[name] for name in self.parsed.inputs),
             computed=tuple(self.local[name] for name in self._computed_before()),
-            carried=tuple((self.local[name], name in has_time) for name in self.parts.carried),
+            carried=tuple((self.local[name], self._at_step(name)) for name in self.parts.carried),
             states=tuple(self._state(name) for name in self.parsed.states),
             given=self.use.initial,
             output=self.local[output] if self._output_is_state() else "",
@@ -202,7 +210,7 @@ class _CellWriter(EquationWriter):
             return_state=self.layer.return_state,
             stateful=self.layer.stateful,
             dropout=self.layer.dropout > 0,
-            timed_before=self.needs_step(self.parts.before),
+            timed_before=self.needs_step([*self.parts.fixed, *self.parts.before]),
             timed_step=self.needs_step(self.parts.step),
             most_steps=min(limits) if limits else None,
             exported=self.use.exported,
@@ -210,6 +218,11 @@ class _CellWriter(EquationWriter):
             docstring=self._forward_docstring(),
         )
         return forward_method(loop)
+
+    def _at_step(self, name: str) -> str:
+        """The variable for one step's part of what `step` reads; empty for what is the same at every step."""
+        has_time = {*self.parsed.inputs, *self.tables, *(target for e in self.parts.before for target in e.targets)}
+        return self.local[_now(name)] if name in has_time else ""
 
     def _output_name(self) -> str:
         """The output, under the name of the state that it is if it is one."""
@@ -241,6 +254,19 @@ class _CellWriter(EquationWriter):
             learned=self.attribute[f"initial.{name}"] if state.learned else "",
             carried=self.attribute[f"carried.{name}"],
         )
+
+
+def _in_parts(cell: Cell, equations: Equations) -> tuple[Hoisted, frozenset[str]]:
+    """What is computed before the steps and in them, and the names of the norms' scales and shifts."""
+    own = {name: norm.features for name, norm in cell.norms.items() if not is_native(norm)}
+    written_out = affine_norms(equations, own)
+    values = {**analyse(cell), **written_out.values}
+    return hoist(gather_terms(written_out.equations, values), values), frozenset(written_out.values)
+
+
+def _now(name: str) -> str:
+    """The part of a value that belongs to one step; no equation can have such a name."""
+    return f"{name} now"
 
 
 def _dropped(state: str) -> str:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from normconvert.ir.cell import STATISTICS, Cell
 from normconvert.ir.checking import analyse
 from normconvert.ir.expressions import Call, Equation, Equations, walk
 from normconvert.ir.printer import print_equations
+from normconvert.targets.torch.affine_norms import affine_call
 from normconvert.targets.torch.cell_norms import ROLES, NormModule, norm_module
-from normconvert.targets.torch.expressions import Scope, Value
+from normconvert.targets.torch.expressions import Scope
 from normconvert.targets.torch.functions import number
 from normconvert.targets.torch.library import library
 from normconvert.targets.torch.names import LOOP_NAMES, MODULE_ATTRIBUTES, Namer
 from normconvert.targets.torch.sizes import Sizes
-from normconvert.targets.torch.text import safe
+from normconvert.targets.torch.text import broken, safe
+from normconvert.targets.torch.values import Value
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,10 @@ class EquationWriter:
         self.norms = self._norms()
         self.texts = {name: f"self.{text}" for name, text in self.attribute.items()} | self.local
         self.texts |= {name: norm.call for name, norm in self.norms.items()}
-        self.scope = Scope(self.texts, self.values, cell.constants, cell.norms, self.sizes.attributes())
+        shifted = {name: norm.shifted for name, norm in self.norms.items() if norm.shifted}
+        matrices = [name for name, shape in cell.parameters.items() if len(shape) == 2 and shape[1] > 1]
+        dims = self.sizes.attributes()
+        self.scope = Scope(self.texts, self.values, cell.constants, cell.norms, dims, shifted, matrices)
 
     def _norms(self) -> dict[str, NormModule]:
         scope = Scope({}, self.values, self.cell.constants, self.cell.norms, {})
@@ -87,7 +92,7 @@ class EquationWriter:
             name: norm_module(
                 self.attribute[name],
                 norm,
-                self.sizes.shape(name, (norm.features,))[0],
+                self.sizes.shape(name, norm.shape),
                 self.sizes.rows(norm),
                 ranks.get(name, 1),
                 frozen=not self.trainable or f"{name}.mean" in self.fixed,
@@ -135,13 +140,14 @@ class EquationWriter:
             names |= {f"{name}.{role}": f"{self.attribute[name]}.{ROLES[role]}" for role in norm.weight_shapes()}
         return names
 
-    def code(self, equations: Iterable[Equation]) -> list[str]:
-        """Equations as lines of code."""
-        return [self.scope.equation(e, tuple(self.local[target] for target in e.targets)) for e in equations]
+    def code(self, equations: Iterable[Equation], *, in_step: bool = False) -> list[str]:
+        """Equations as lines of code, of a step or of whole sequences."""
+        scope = replace(self.scope, in_step=in_step)
+        return [broken(scope.equation(e, tuple(self.local[target] for target in e.targets)), 8) for e in equations]
 
     def needs_step(self, equations: Iterable[Equation]) -> bool:
         """Whether a norm in them needs the index of the time step."""
-        timed = {name for name, norm in self.norms.items() if norm.timed}
+        timed = {name for norm, module in self.norms.items() if module.affine for name in (norm, affine_call(norm))}
         nodes = (node for equation in equations for node in walk(equation.value))
         return any(isinstance(node, Call) and node.function in timed for node in nodes)
 

@@ -6,8 +6,8 @@ are computed at once. Axes are therefore counted from the end.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -19,19 +19,13 @@ from normconvert.ir.expressions import Binary, Bound, Call, Constant, Equation, 
 from normconvert.ir.functions import FUNCTIONS as INFO
 from normconvert.ir.norm import Norm
 from normconvert.targets.torch.functions import EXPRESSIONS, bound_parameters, number
+from normconvert.targets.torch.fused_sums import Fusing
 from normconvert.targets.torch.sizes import size_code
+from normconvert.targets.torch.values import Value, widest
 
 _PRECEDENCE = {"+": 1, "-": 1, "*": 2, "/": 2, "@": 2}
 _NEGATION = 3
 _ATOM = 4
-
-
-@dataclass(frozen=True)
-class Value:
-    """What the code of an expression needs to know of a value: its axes for one sample, and if it has a batch."""
-
-    rank: int
-    batched: bool
 
 
 @dataclass(frozen=True)
@@ -44,6 +38,7 @@ class Scope:
         constants: numbers by name, for functions of constants alone.
         norms: declared norms by name.
         dims: code of the sizes that slices may name.
+        shifted, matrices, in_step: see `Fusing`.
     """
 
     texts: Mapping[str, str]
@@ -51,6 +46,9 @@ class Scope:
     constants: Mapping[str, float]
     norms: Mapping[str, Norm]
     dims: Mapping[str, str]
+    shifted: Mapping[str, str] = field(default_factory=dict)
+    matrices: Collection[str] = ()
+    in_step: bool = False
 
     def value(self, expression: Expression) -> Value:
         """Rank and batch of an expression."""
@@ -65,7 +63,7 @@ class Scope:
                 rank = a.rank if both or not b.batched else b.rank
                 return Value(rank, a.batched or b.batched)
             case Binary(left=left, right=right):
-                return _widest([self.value(left), self.value(right)])
+                return widest([self.value(left), self.value(right)])
             case Call():
                 return self._call(expression)
             case _:
@@ -81,7 +79,7 @@ class Scope:
         if call.function == "reshape":
             return Value(len(_shape(options["shape"])), values[0].batched)
         tensors = INFO[call.function].tensors or len(values)
-        return values[0] if call.function == "conv" else _widest(values[:tensors])
+        return values[0] if call.function == "conv" else widest(values[:tensors])
 
     def equation(self, equation: Equation, targets: tuple[str, ...]) -> str:
         """One line of code; `targets` is how the code writes the names assigned to."""
@@ -102,6 +100,8 @@ class Scope:
             case Binary(operator="@", left=left, right=right) if self._row_product(left, right):
                 row, matrix = self._wrapped(left, _ATOM), self._wrapped(right, _PRECEDENCE["@"] + 1)
                 return f"({row}.unsqueeze(-2) @ {matrix}).squeeze(-2)", _ATOM
+            case Binary(operator="+", left=left, right=right) if fused := self._fusing().fused(left, right):
+                return fused.code.format(*map(self.code, fused.operands)), _ATOM
             case Binary(operator=operator, left=left, right=right):
                 level = _PRECEDENCE[operator]
                 return f"{self._wrapped(left, level)} {operator} {self._wrapped(right, level + 1)}", level
@@ -109,6 +109,8 @@ class Scope:
                 return self._index(expression, self._wrapped(value, _ATOM)), _ATOM
             case Call(function=function, arguments=arguments) if function in self.norms:
                 return self.texts[function].format(x=self.code(arguments[0])), _ATOM
+            case Call(function=function, arguments=()):
+                return self.texts[function], _ATOM
             case Call():
                 return self._function(expression), _ATOM
         raise TypeError(type(expression).__name__)
@@ -116,6 +118,9 @@ class Scope:
     def _wrapped(self, expression: Expression, level: int) -> str:
         text, own = self._text(expression)
         return text if own >= level else f"({text})"
+
+    def _fusing(self) -> Fusing:
+        return Fusing(self.value, self.shifted, self.matrices, self.in_step)
 
     def _row_product(self, left: Expression, right: Expression) -> bool:
         """A vector times a matrix of the same sample: the batch axes must not be contracted."""
@@ -203,10 +208,6 @@ class Scope:
         given: list[Any] = [self._number(argument) for argument in call.arguments]
         arrays = [np.float64(value) for value in given[:tensors]]
         return float(NUMPY[call.function](*arrays, *given[tensors:]))
-
-
-def _widest(values: list[Value]) -> Value:
-    return Value(max(value.rank for value in values), any(value.batched for value in values))
 
 
 def _shape(option: Constant) -> tuple[int, ...]:

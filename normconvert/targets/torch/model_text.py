@@ -20,7 +20,7 @@ from normconvert.targets.torch.names import MODULE_ATTRIBUTES, PYTHON_NAMES, Nam
 from normconvert.targets.torch.recurrent_code import bidirectional_layer, recurrent_layer
 from normconvert.targets.torch.text import docstring, indented, one_line, signature, tuple_type
 
-_OF_THE_FILE = {"Model", "load", "load_file", "Path", "IndexError"}
+_OF_THE_FILE = {"Model", "load", "load_file", "Path", "IndexError", "Any"}
 """Names that a class made for a cell must not have."""
 
 
@@ -194,7 +194,8 @@ class _ModelWriter:
             kind = ", integers" if declared.dtype == "int" else ""
             lines.append(f"Input:   {one_line(declared.name)} {_shape((None, *declared.shape))}{kind}")
         lines += [f"Output:  {one_line(name)}" for name in self.model.outputs]
-        lines += ['"""', "", "from pathlib import Path", ""]
+        lines += ['"""', "", "from pathlib import Path"]
+        lines += ["from typing import Any", ""] if "Any" in used else [""]
         lines += ["import torch"] if "torch" in used else []
         lines += ["import torch.nn.functional as F"] if "F" in used else []
         lines += ["from safetensors.torch import load_file"]

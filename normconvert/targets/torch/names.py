@@ -24,11 +24,12 @@ _OF_NN_MODULE = """
 MODULE_ATTRIBUTES = frozenset(_OF_NN_MODULE.split()) | {"reset_states", "step", "before_steps"}
 """Names that an attribute of a generated module must not have: those of `nn.Module`, and of its own methods."""
 
-_BUILTIN = "self torch nn F Tensor scan math range list tuple len int float"
+_BUILTIN = "self torch nn F Tensor scan math range zip list tuple len int float"
 PYTHON_NAMES = frozenset(_BUILTIN.split())
 """Names that the generated code reads everywhere."""
 
-LOOP_NAMES = PYTHON_NAMES | {"t", "step", "outputs", "output", "mask", "keep", "y", "sequence", "stacked", "body"}
+_OF_THE_LOOP = "t steps outputs output mask keep y sequence stacked body"
+LOOP_NAMES = PYTHON_NAMES | frozenset(_OF_THE_LOOP.split())
 """Names that the loop of a cell's module uses as well."""
 
 _NOT_WORD = re.compile(r"\W+", re.ASCII)

@@ -17,6 +17,7 @@ from safetensors.numpy import save_file
 
 from normconvert.errors import MissingRuntime, Unsupported, UsageError
 from normconvert.ir.layers import AnyLayer, recurrent_parts
+from normconvert.ir.lengths import fits
 from normconvert.ir.model import Array, Model
 from normconvert.targets.torch.model_text import Written, write_model
 
@@ -24,6 +25,10 @@ _numbers = itertools.count()
 _FOLDER_INSTEAD = "Write a TorchScript file (.ts.pt) or the folder instead"
 _EXAMPLE_SIZES = (24, 19)
 """Sizes that stand for a dynamic axis: in the example that is exported, and in the check that another one works."""
+
+_SPREAD = _EXAMPLE_SIZES[0] - _EXAMPLE_SIZES[1]
+_LARGER = (24, 61, 256, 1024)
+"""From what size on the example may be, for models that take longer sequences only."""
 
 
 def save_torchscript(model: Model, path: Path) -> None:
@@ -50,12 +55,13 @@ def save_exported(model: Model, path: Path) -> None:
         {axis: torch.export.Dim.DYNAMIC for axis, size in enumerate((None, *declared.shape)) if size is None}
         for declared in model.inputs
     )
+    more = next((size for size in _LARGER if fits(model, size - _SPREAD)), _LARGER[0]) - _LARGER[0]
     most = min(map(_most_steps, model.layers.values()), default=_EXAMPLE_SIZES[0])
     written = write_model(model, exported=True)
     try:
         with loaded(written) as module:
             example, other = (
-                _example(model, min(size, most - n), written.arrays) for n, size in enumerate(_EXAMPLE_SIZES)
+                _example(model, more + min(size, most - n), written.arrays) for n, size in enumerate(_EXAMPLE_SIZES)
             )
             program = torch.export.export(module, example, dynamic_shapes=dynamic)
             program.module()(*other)

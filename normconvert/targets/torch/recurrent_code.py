@@ -9,10 +9,10 @@ import msgspec
 
 from normconvert.errors import Unsupported
 from normconvert.ir.layers import Bidirectional, Recurrent
+from normconvert.passes.fused import Fused, fuse
 from normconvert.passes.recognise import recognise
 from normconvert.targets.torch.cell_module import Use, cell_module
 from normconvert.targets.torch.functions import number
-from normconvert.targets.torch.fused import Fused, fuse
 from normconvert.targets.torch.layer_code import Call, LayerCode, Writer
 from normconvert.targets.torch.module import Module, Weights
 from normconvert.targets.torch.text import call

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import msgspec
+import ml_dtypes
 import numpy as np
+from safetensors.numpy import save_file
 
-from normconvert.errors import MissingRuntime
 from normconvert.ir import layers
 from normconvert.ir.layers import AnyLayer
 from normconvert.ir.model import Array, Model
-from normconvert.targets.layouts.choosing import Chosen
-from normconvert.targets.layouts.model import Naming, Record, restore_model, store_model, unknown_layer
-
-_NN = {"lstm", "gru_reset_after", "simple_rnn"}
-"""Families whose layout `torch` is that of `nn.LSTM`, `nn.GRU` and `nn.RNN`."""
+from normconvert.runtimes.torch_settings import import_torch
+from normconvert.targets.layouts import record
+from normconvert.targets.layouts.keeping import Names
+from normconvert.targets.layouts.model import Naming, store_model, unknown_layer
+from normconvert.targets.layouts.storing import STEP
+from normconvert.targets.torch.class_names import tensor_name
 
 _NAMES: dict[type, dict[str, str]] = {
     layers.Dense: {"kernel": "weight", "bias": "bias"},
@@ -44,54 +44,39 @@ def _turned(layer: AnyLayer, role: str, array: Array) -> Array:
     return array.T if isinstance(layer, layers.Dense) and role == "kernel" else array
 
 
-def _tensor(scope: str, tensor: str, chosen: Chosen, side: str) -> str:
-    if chosen.layout == "torch" and chosen.family.name in _NN:
-        ending = "_l0_reverse" if side == "backward" else "_l0"
-        place = scope.removesuffix(".forward").removesuffix(".backward") if side else scope
-        return f"{place}.{tensor}{ending}" if place else f"{tensor}{ending}"
-    return f"{scope}.{tensor}" if scope else tensor
-
-
-NAMING = Naming("torch", ".", {"forward": ".forward", "backward": ".backward"}, _arrange, _turned, _tensor)
-_RECORD = ".layout.json"
+NAMING = Naming("torch", ".", _arrange, _turned, tensor_name, lambda name, row: name.replace(STEP, str(row)))
 
 
 def write_state_dict(
-    model: Model, path: Path, *, layout: str = "", scope: str = "", names: Mapping[str, str] | None = None
+    model: Model, path: Path, *, layout: str = "", scope: str = "", names: Names | None = None
 ) -> None:
     """Write a state dict, which `load_state_dict` of the layout's class takes.
 
     Args:
         model: what to write.
-        path: a `.pth` file.
+        path: a `.pth` file, written by `torch.save`, or a `.safetensors` file, written without PyTorch.
         layout, scope, names: as in `targets.layouts.model.store_model`.
 
     Raises:
-        MissingRuntime: PyTorch is not installed.
+        MissingRuntime: PyTorch is not installed, and the file is not `.safetensors`.
         Unsupported, UsageError: as `store_model` says.
     """
-    try:
-        import torch
-    except ImportError:
-        raise MissingRuntime(
-            "PyTorch is not installed", remedy='Install it with pip install "normconvert[torch]"'
-        ) from None
     stored = store_model(model, NAMING, layout=layout, scope=scope, names=names)
-    tensors = {name: torch.from_numpy(np.array(array)) for name, array in stored.tensors.items()}
-    torch.save(tensors, path)
-    document: dict[str, Any] = {"cells": stored.record.cells, "weights": stored.record.weights, "notes": stored.notes}
-    record_path(path).write_bytes(msgspec.json.format(msgspec.json.encode(document)))
+    if is_safe(path):
+        save_file({name: np.ascontiguousarray(array) for name, array in stored.tensors.items()}, path)
+    else:
+        torch = import_torch()
+        torch.save({name: tensor_of(torch, array) for name, array in stored.tensors.items()}, path)
+    record.write(stored.record, record.beside(path))
 
 
-def record_path(path: Path) -> Path:
-    """The file beside a state dict that says which layouts it has."""
-    return path.with_name(path.name + _RECORD)
+def is_safe(path: Path) -> bool:
+    """Whether a state dict is a `.safetensors` file."""
+    return path.name.lower().endswith(".safetensors")
 
 
-def read_back(model: Model, path: Path) -> Model:
-    """The model with what its state dict holds."""
-    import torch
-
-    record = msgspec.json.decode(record_path(path).read_bytes(), type=Record)
-    tensors = torch.load(path, map_location="cpu", weights_only=True)
-    return restore_model(model, record, lambda name: np.asarray(tensors[name].numpy()), NAMING)
+def tensor_of(torch: Any, array: Array) -> Any:
+    """A tensor of its own memory; bfloat16, which NumPy does not know, by its bits."""
+    if array.dtype == ml_dtypes.bfloat16:
+        return torch.from_numpy(np.array(array).view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(np.array(array))

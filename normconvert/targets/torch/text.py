@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 WIDTH = 100
 """Calls and signatures are broken over several lines from about here."""
@@ -55,6 +56,23 @@ def assignment(targets: Iterable[str], function: str, arguments: Iterable[str], 
     return "\n".join([head, *(f"    {line}" for line in inside), ")"])
 
 
+def broken(line: str, indent: int) -> str:
+    """A statement broken inside its last brackets, as a formatter would where `indent` columns make it too long."""
+    if indent + len(line) <= LONGEST or not line.endswith(")"):
+        return line
+    depth, start, commas = 1, len(line) - 1, []
+    while depth:
+        start -= 1
+        depth += {")": 1, "]": 1, "(": -1, "[": -1}.get(line[start], 0)
+        commas += [start] if line[start] == "," and depth == 1 else []
+    inside = [line[start + 1 : -1]]
+    if indent + 4 + len(inside[0]) > LONGEST:
+        ends = [start, *reversed(commas), len(line) - 1]
+        end = "," if commas else ""
+        inside = [broken(line[a + 1 : b].strip(), indent + 4) + end for a, b in itertools.pairwise(ends)]
+    return "\n".join([line[: start + 1], *indented(inside), ")"])
+
+
 def wrapped(text: str) -> list[str]:
     """A paragraph of a docstring inside a method as lines."""
     return textwrap.wrap(text, LONGEST - 8, break_long_words=False, break_on_hyphens=False)
@@ -64,6 +82,11 @@ def docstring(text: str) -> list[str]:
     """A docstring of one paragraph inside a method."""
     lines = wrapped(f'"""{text}"""')
     return lines if len(lines) == 1 else [*lines[:-1], lines[-1].removesuffix('"""'), '"""']
+
+
+def tuple_of(items: Sequence[str]) -> str:
+    """Pieces of code as a tuple."""
+    return f"({', '.join(items)}{',' if len(items) == 1 else ''})"
 
 
 def kept_arguments(names: list[str]) -> list[str]:

@@ -119,7 +119,9 @@ class Pool1d(nn.Module):
         before, after = window_padding(x.shape[1], self.window, self.stride, 1, self.pad)
         x = x.transpose(1, 2)
         if self.operation == "max":
-            y = F.max_pool1d(F.pad(x, (before, after), value=-float("inf")), self.window, self.stride)
+            # As planes of one column: torch.export freezes the length that F.max_pool1d reads.
+            planes = F.pad(x, (before, after), value=-float("inf")).unsqueeze(-1)
+            y = F.max_pool2d(planes, (self.window, 1), (self.stride, 1)).squeeze(-1)
         else:
             real = F.pad(torch.ones_like(x), (before, after))
             total = F.avg_pool1d(F.pad(x, (before, after)), self.window, self.stride)

@@ -46,21 +46,25 @@ def sparsemax(x: Tensor, dim: int) -> Tensor:
 
 
 def conv_channels_last(x: Tensor, kernel: Tensor, strides: list[int], dilation: list[int], padding: str) -> Tensor:
-    """Convolution of `[..., *space, channels]` with a kernel `[*window, channels, filters]`, one or two space axes.
+    """Convolution of `[..., *space, channels]` with a kernel `[*window, channels, filters]`, one to three space axes.
 
     `same` pads as TensorFlow does, the odd element at the end; `causal` pads before.
     """
     rank = len(strides)
     sizes = list(x.shape)
-    lead = sizes[: len(sizes) - rank - 1]
-    images = x.reshape([-1] + sizes[len(lead) :]).movedim(-1, 1)
+    lead, sample = sizes[: len(sizes) - rank - 1], sizes[len(sizes) - rank - 1 :]
+    pads: list[int] = []
+    for n in range(rank):  # `pad` takes the last axis first
+        before, after = window_padding(sample[n], kernel.shape[n], strides[n], dilation[n], padding)
+        pads = [before, after] + pads
+    images = F.pad(x.reshape([-1] + sample).movedim(-1, 1), pads)
     windows = kernel.movedim(-1, 0).movedim(-1, 1)
-    before, after = window_padding(images.shape[2], windows.shape[2], strides[0], dilation[0], padding)
     if rank == 1:
-        result = F.conv1d(F.pad(images, (before, after)), windows, stride=strides, dilation=dilation)
+        result = F.conv1d(images, windows, stride=strides, dilation=dilation)
+    elif rank == 2:
+        result = F.conv2d(images, windows, stride=strides, dilation=dilation)
     else:
-        left, right = window_padding(images.shape[3], windows.shape[3], strides[1], dilation[1], padding)
-        result = F.conv2d(F.pad(images, (left, right, before, after)), windows, stride=strides, dilation=dilation)
+        result = F.conv3d(images, windows, stride=strides, dilation=dilation)
     result = result.movedim(1, -1)
     return result.reshape(lead + list(result.shape)[1:])
 
