@@ -11,11 +11,12 @@ from normconvert.output_paths import is_ours
 from normconvert.runtimes.runner import Runner
 from normconvert.sources import Reading, ReadResult, is_prefix, read
 from normconvert.targets import TARGETS, Target, by_suffix
+from normconvert.targets.layouts import record
 
 _FOLDERS = {"torch": "model.py", "tf": "saved_model.pb", "tf1": "layout.json"}
 """A file that tells the folder of a target."""
 
-_ALSO_SOURCES = ("keras", "keras-h5", "tf1", "state-dict")
+_ALSO_SOURCES = ("keras", "keras-h5", "tf", "tf1", "state-dict")
 """Targets whose files are source files too, if they are not of ours."""
 
 
@@ -31,6 +32,8 @@ def kind_of(path: Path) -> Target | None:
         raise UsageError("there is no such file", where=str(path))
     if path.is_dir():
         return next((TARGETS[name] for name, file in _FOLDERS.items() if (path / file).is_file()), None)
+    if record.beside(path).is_file():
+        return TARGETS["state-dict"]
     found = by_suffix(path)
     return None if found is not None and found.name in _ALSO_SOURCES and not is_ours(path) else found
 
@@ -86,21 +89,18 @@ def runner_for(kind: Target, path: Path, model: Model) -> Runner:
             cells = cells_path(path)
             return KerasTarget(path, cells if cells.is_file() else None, model.inputs, keras_layers(model))
         case "tf1":
-            from normconvert.runtimes.interpreted import Interpreted
-            from normconvert.targets.tf1 import read_back
+            from normconvert.targets.tf1.restoring import runner
 
-            return Interpreted(read_back(model, path), "the checkpoint, read back, in the NumPy interpreter")
+            return runner(model, path)
         case "state-dict":
-            from normconvert.runtimes.interpreted import Interpreted
-            from normconvert.targets.torch import state_dict
+            from normconvert.targets.torch.loading import runner as loaded
 
-            read_again = state_dict.read_back(model, path)
-            return Interpreted(read_again, "the state dict, read back, in the NumPy interpreter")
+            return loaded(model, path)
         case "tf":
             from normconvert.runtimes.saved_model import SavedModel
-            from normconvert.targets.keras.request import input_names
+            from normconvert.targets.keras.request import input_names, output_names
 
-            return SavedModel(path, model.inputs, input_names(model))
+            return SavedModel(path, model.inputs, input_names(model), output_names(model))
         case _:
             from normconvert.ir.file import load
             from normconvert.runtimes.interpreted import Interpreted

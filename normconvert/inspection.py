@@ -186,6 +186,8 @@ def _norm(name: str, norm: Norm) -> NormInfo:
         words += [f"{norm.source} statistics", _SCOPES[norm.scope]]
     else:
         words.append("statistics of each sample")
+    if norm.positions:
+        words.append(f"one mean and variance for each of {'x'.join(map(str, norm.positions))} positions")
     if norm.affine_per_step:
         words.append("gamma and beta per time step")
     if norm.steps is not None:

@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 
 from normconvert.errors import UsageError
 from normconvert.targets import Target, by_suffix, target
+from normconvert.targets.layouts import record
 from normconvert.targets.onnx import stream_file
 from normconvert.targets.torch.names import identifier
 from normconvert.validation.report import PRODUCER
@@ -35,8 +36,6 @@ _FAILED = ".failed"
 _COMPANION = ".json"
 _DATA = ".data"
 """What the arrays of an ONNX file over 2 GB are called, after the file's own name."""
-_LAYOUT = ".layout.json"
-"""Which layout a state dict has."""
 _CELLS = "_cells.py"
 """What the layers that Keras does not have are called, after the name of the Keras file without its suffix."""
 _KERAS = {".keras": _CELLS, ".h5": f"_h5{_CELLS}"}
@@ -45,6 +44,7 @@ _FOLDER_ENTRIES = {"model.py", "model.safetensors", "README.md", REPORT_NAME, "_
     "fingerprint.pb",
     "variables",
     "assets",
+    "assets.extra",
     "checkpoint",
     "layout.json",
     "model.ckpt.index",
@@ -112,13 +112,16 @@ def _destination(source: Path, to: str, output: Path | None, overwrite: bool) ->
     chosen = target(to)
     if output is None:
         return Destination(chosen, Path(chosen.default_name(stem(source))), overwrite)
+    if chosen.may_be_called(output):
+        return Destination(chosen, output, overwrite)
     named = by_suffix(output)
-    if named is not None and (named is chosen or named.name in _FORMS.get(to, ())):
+    if named is not None and named.name in _FORMS.get(to, ()):
         return Destination(named, output, overwrite)
     if named is not None:
         raise UsageError(f"--to {to} writes {chosen.title}, and this name stands for {named.title}", where=str(output))
     if chosen.suffix:
-        raise UsageError(f"the name of {chosen.title} ends in {chosen.suffix}", where=str(output))
+        endings = " or ".join((chosen.suffix, *chosen.other_suffixes))
+        raise UsageError(f"the name of {chosen.title} ends in {endings}", where=str(output))
     if output.name.lower().endswith(_FOREIGN_SUFFIXES):
         known = ", ".join(f"{each.suffix}" for each in map(target, ("torchscript", "export", "ir")))
         raise UsageError(
@@ -161,7 +164,7 @@ def _places(path: Path) -> list[Path]:
 
 
 def _beside(path: Path) -> list[Path]:
-    return [path.with_name(path.name + ending) for ending in ("", _COMPANION, _DATA)]
+    return [path.with_name(path.name + ending) for ending in ("", _COMPANION, _DATA, record.ENDING)]
 
 
 def _stream(path: Path) -> Path | None:

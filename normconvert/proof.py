@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
+
+import msgspec
 
 from normconvert.artefacts import runner_for
 from normconvert.errors import UsageError
@@ -16,9 +19,11 @@ from normconvert.runtimes.keras_source import KerasSource
 from normconvert.runtimes.onnx_program import OnnxProgram
 from normconvert.runtimes.runner import Runner, Source
 from normconvert.runtimes.tf1_source import TF1Source
+from normconvert.runtimes.torch_program import TorchProgram
 from normconvert.runtimes.torch_source import TorchSource
 from normconvert.sources import Reading, ReadResult
 from normconvert.targets import Target
+from normconvert.targets.keras import cells_path
 from normconvert.validation.equivalence import prove
 from normconvert.validation.report import Loss, Report
 
@@ -47,7 +52,26 @@ def prove_artefact(
     runner = runner_for(kind, artefact, read.model)
     if isinstance(runner, OnnxProgram) and runner.streaming:
         return prove_streaming(read.model, artefact, source=source, progress=progress, max_error=max_error)
-    return _prove(read, runner, source, reading, progress, _loss(runner, max_error))
+    report = _prove(read, runner, source, reading, progress, _loss(runner, max_error))
+    return _in_nn_classes(report, read.model, artefact, progress) if kind.name == "state-dict" else report
+
+
+def _in_nn_classes(report: Report, model: Model, state_dict: Path, progress: Progress) -> Report:
+    """The report of a state dict, with what the classes of `torch.nn` make of its tensors."""
+    if find_spec("torch") is None:
+        note = "PyTorch is not installed, so that no class of torch.nn loaded the state dict"
+        return msgspec.structs.replace(report, notes=(*report.notes, note))
+    from normconvert.targets.torch.nn_classes import nn_modules
+
+    for module in nn_modules(model, state_dict):
+        own = prove(module.reference, module.program, progress=progress)
+        if own.equivalent:
+            note = f"{module.title}, loaded with strict=True: {own.verdict}"
+            report = msgspec.structs.replace(report, notes=(*report.notes, note))
+        else:
+            reason = f"{module.title} is {own.verdict}"
+            report = msgspec.structs.replace(report, equivalent=False, reasons=(*report.reasons, reason))
+    return report
 
 
 def _loss(runner: Runner, max_error: float | None) -> Loss | None:
@@ -109,6 +133,8 @@ def _prove(
         reference_title=f"{source.name}, the interpreter in float64",
         loss=loss,
         whole=target.whole() if loss is not None and isinstance(target, OnnxProgram) else None,
+        remarks=target.remarks if isinstance(target, (Interpreted, TorchProgram)) else (),
+        shortest=target.shortest if isinstance(target, TorchProgram) else 1,
         progress=progress,
     )
 
@@ -126,12 +152,16 @@ def source_runner(source: Path, read: ReadResult, reading: Reading) -> tuple[Sou
         return None, _NO_GRAPH if reading.recipe is None else _RECIPE
     if provenance.format.startswith("pytorch"):
         return _torch_module(source, read, reading)
+    if provenance.format == "saved-model":
+        return None, "the graph of a SavedModel is a program, and is not run"
     if not provenance.format.startswith("keras"):
         return None, f"files of the format {provenance.format or 'unknown'} cannot be run"
     if reading.recipe is not None:
         return None, _RECIPE
     if reading.define:
         return None, "the file holds classes that only their authors' code defines"
+    if cells_path(source).is_file():
+        return None, f"the code of its own layers, {cells_path(source).name}, is not run"
     version = _VERSION.search(provenance.framework)
     package = "keras" if version is not None and int(version[1]) >= 3 else "tf_keras"
     inputs = tuple(declared.name for declared in model.inputs)

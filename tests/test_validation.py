@@ -276,7 +276,7 @@ class TestVerdict:
 
     def test_every_run_behind_the_floor_is_named(self) -> None:
         model = dense_model()
-        own = "the interpreter and the interpreter with weights one last place off"
+        own = "the interpreter and the same with every weight one last place off, 2 times"
         assert prove(model, Fake(model)).floor == f"the largest error of {own}"
         assert prove(model, Fake(model), source=Fake(model)).floor == f"the largest error of a fake, {own}"
 

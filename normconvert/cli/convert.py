@@ -68,7 +68,9 @@ _STREAMING = click.option(
 _ONNX = (_OPSET, _STREAMING, *reduction_options, max_error)
 _NAMED = (
     click.option(
-        "--layout", metavar="NAME", help="For tf1, state-dict: FAMILY/LAYOUT or LAYOUT of the cells' tensors."
+        "--layout",
+        metavar="NAME",
+        help="For tf1, state-dict: whose class loads it, such as jihunchoi, spitis or nn.LSTM; or FAMILY/LAYOUT.",
     ),
     click.option(
         "--to-scope", metavar="SCOPE", help="For these: what names of tensors begin with; LAYER=SCOPE,... for layers."
@@ -88,7 +90,7 @@ _OPTIONS = (
         type=PATH,
         metavar="PATH",
         help="Where to; by default named after the source, in the current folder. With --to torch a name ending in "
-        ".ts.pt, .pt2 or .safetensors chooses another form.",
+        ".ts.pt, .pt2 or .safetensors chooses another form; a state dict is a .pth or .safetensors file.",
     ),
     source_options,
     click.option("--validate/--no-validate", default=True, help="Prove the result (the default), or only write it."),
@@ -111,7 +113,7 @@ def pair_command(name: str) -> click.Command:
     def run(**options: Any) -> None:
         _convert(from_format=_FORMATS.get(source_format, source_format), to=to, **options)
 
-    text = f"Convert a {source_format} model to {to} and prove the result; see 'convert'."
+    text = f"Convert a model from {source_format} to {to} and prove the result; see 'convert'."
     return click.command(name, help=text)(_with_options(run, *_OWN.get(to, ())))
 
 

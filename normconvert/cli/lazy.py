@@ -27,10 +27,10 @@ _HELP = {
     "inspect": "Show a model's layers, parameters and cells.",
     "plan": "Show what a conversion would use, ignore and assume, as a recipe to edit.",
     "validate": "Compare two models; exit code 1 if they differ.",
+    "diff": "Show what differs between two models; exit code 1 if they are not the same.",
     "bench": "Measure how long a model takes in each runtime.",
     "cells": "The known cells and their equations.",
 }
-_PAIR_HELP = "Convert a {} model to {} and prove the result."
 
 
 class LazyGroup(click.Group):
@@ -61,5 +61,9 @@ class LazyGroup(click.Group):
         """List the commands without importing them."""
         with formatter.section("Commands"):
             formatter.write_dl(list(_HELP.items()))
-        with formatter.section("Pairs"):
-            formatter.write_dl([(pair, _PAIR_HELP.format(*pair.split("-to-"))) for pair in PAIRS])
+        with formatter.section("Pairs, each an alias: A-to-B is 'convert --from A --to B'"):
+            formatter.write_dl([(f"{source}-to-...", ", ".join(_targets_of(source))) for source in SOURCES])
+
+
+def _targets_of(source: str) -> list[str]:
+    return [to for each, to in (pair.split("-to-") for pair in PAIRS) if each == source]

@@ -76,7 +76,12 @@ from_format = click.option(
 )
 
 source_options = _all(
-    click.option("--config", type=PATH, metavar="JSON", help="Architecture of a weights-only file."),
+    click.option(
+        "--config",
+        type=PATH,
+        metavar="FILE",
+        help="Architecture of a weights-only file: Keras's JSON, or the cfg of pytorch-kaldi.",
+    ),
     click.option("--recipe", type=PATH, metavar="TOML", help="What the file does not say; see 'plan'."),
     click.option(
         "--define",
@@ -113,6 +118,21 @@ source_options = _all(
     click.option("--outputs", multiple=True, metavar="TENSOR", help="Output of a checkpoint's graph; may be repeated."),
 )
 """What the user says about a source file."""
+
+
+def source_options_of(side: str) -> Callable[[F], F]:
+    """The options about a source that one of two may have for itself: `--recipe-a`."""
+    of = f"As without -{side}, for {side.upper()} alone."
+    return _all(
+        click.option(f"--config-{side}", type=PATH, metavar="FILE", help=of),
+        click.option(f"--recipe-{side}", type=PATH, metavar="TOML", help=of),
+        click.option(f"--scope-{side}", metavar="SCOPE", help=of),
+        click.option(
+            f"--set-{side}", f"settings_{side}", multiple=True, callback=_settings, metavar="NAME=VALUE", help=of
+        ),
+        click.option(f"--ema-{side}", is_flag=True, help=of),
+    )
+
 
 reduction_options = (
     click.option(

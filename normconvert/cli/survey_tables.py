@@ -12,7 +12,7 @@ from rich.text import Text
 
 from normconvert.cli.output import closed, printable, several
 from normconvert.cli.tables import terminal
-from normconvert.ir.values import show
+from normconvert.ir.values import Shape, show
 
 if TYPE_CHECKING:
     from normconvert.sources.tf1.surveyed import RecurrentLayer, Survey, SurveyedCell
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 def print_survey(survey: Survey) -> None:
     """Cells with their evidence and open questions, what `--scope` may name, other layers, and what is left aside."""
     out = terminal()
-    facts = [survey.name, survey.format, f"{survey.count} variables"]
+    arrays = "tensors" if survey.format.startswith("pytorch") else "variables"
+    facts = [survey.name, survey.format, f"{survey.count} {arrays}"]
     if survey.graph or survey.format.startswith("tf1"):
         facts.append(f"graph in {survey.graph}" if survey.graph else "no graph (.meta) beside it")
     _line(out, "  ".join(facts))
@@ -38,7 +39,7 @@ def print_survey(survey: Survey) -> None:
         "Recognised, but not converted",
         [f"{refusal.scope or 'the top'}: {refusal.title}: {refusal.reason}" for refusal in survey.refused],
     )
-    _print_plain(out, survey)
+    _print_plain(out, survey, arrays)
     _section(
         out,
         "Not recognised",
@@ -47,7 +48,7 @@ def print_survey(survey: Survey) -> None:
     _section(
         out,
         "Not read by inference",
-        [f"{several(list(each.variables), 'variables')}: {closed(each.reason)}" for each in survey.aside],
+        [f"{several(list(each.variables), arrays)}: {closed(each.reason)}" for each in survey.aside],
     )
 
 
@@ -93,7 +94,7 @@ def _of_all_norms(settings: Mapping[str, tuple[Any, str]]) -> dict[str, tuple[An
 
 def _scope(scope: str, layers: Sequence[RecurrentLayer]) -> str:
     """A line for a scope: its layers and what goes through them."""
-    sizes = " -> ".join(_size(size) for size in (layers[0].inputs, *(layer.outputs for layer in layers)))
+    sizes = " -> ".join(_sizes(shape) for shape in (layers[0].inputs, *(layer.outputs for layer in layers)))
     directions = "both directions" if layers[0].backward else "one direction"
     chain = len(layers[0].forward)
     inner = f", {chain} cells in each" if chain > 1 else ""
@@ -101,12 +102,12 @@ def _scope(scope: str, layers: Sequence[RecurrentLayer]) -> str:
     return f"{scope or 'the top'}: {stack}{directions}{inner}, {sizes} features"
 
 
-def _print_plain(out: Console, survey: Survey) -> None:
+def _print_plain(out: Console, survey: Survey, arrays: str) -> None:
     if not survey.plain:
         return
     _line(out, "\nOther layers, guessed from names and shapes")
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for title in ("Scope", "Looks like", "Variables"):
+    for title in ("Scope", "Looks like", arrays.capitalize()):
         table.add_column(title, overflow="fold")
     for layer in survey.plain:
         held = ", ".join(f"{name} {show(shape)}" for name, shape in layer.variables.items())
@@ -129,5 +130,5 @@ def _value(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _size(size: int | None) -> str:
-    return "?" if size is None else str(size)
+def _sizes(shape: Shape | None) -> str:
+    return "?" if shape is None else "x".join("?" if size is None else str(size) for size in shape)

@@ -109,7 +109,8 @@ def print_report(report: Report, output: Output, *, brief: bool = False) -> None
     console.print(table)
     if report.loss is not None:
         click.echo(f"size: {_size(report.loss.size)}, in float32 {_size(report.loss.float32_size)}")
-    click.echo(f"noise floor: {report.floor}" + (f" ({report.floor_note})" if report.floor_note else ""))
+    floor = f"noise floor: {report.floor}" + (f" ({report.floor_note})" if report.floor_note else "")
+    click.echo(click.wrap_text(printable(floor), console.width, subsequent_indent="    "))
     click.echo(f"reading: {report.reading}")
     for note in filter(None, (report.function_note, *report.notes)):
         click.echo(printable(f"note: {note}"))

@@ -33,7 +33,7 @@ class Answers:
 
     Attributes:
         rounded: the arrays in float32, by name.
-        exact: the same in float64; None if that failed.
+        exact: the same in float64; None if that failed, or the worker has no such answer.
         why_not_exact: how it failed.
         versions: of the framework.
     """
@@ -75,12 +75,12 @@ def ask(
             done = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=TIMEOUT, check=False)
         except subprocess.TimeoutExpired:
             raise RunError(f"{framework} took more than {TIMEOUT:.0f} seconds") from None
-        why = failure(done.stderr, done.returncode)
+        why, exact = failure(done.stderr, done.returncode), folder / "exact.npz"
         if not (folder / "reply.json").exists():
             raise RunError(f"{framework} cannot run {file}: {why}")
         return Answers(
             rounded=_arrays(folder / "outputs.npz"),
-            exact=_arrays(folder / "exact.npz") if done.returncode == 0 else None,
+            exact=_arrays(exact) if done.returncode == 0 and exact.exists() else None,
             why_not_exact=why,
             versions=json.loads((folder / "reply.json").read_text()),
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,15 +16,24 @@ from normconvert.runtimes.runner import Case, Outputs, Precision
 
 @dataclass(frozen=True)
 class Interpreted:
-    """A model in the interpreter: the definition of what it computes."""
+    """A model in the interpreter: the definition of what it computes.
+
+    Attributes:
+        model: what is run.
+        title: as for every runner.
+        loaded_by: versions of the framework that read its arrays out of a file, if one did.
+        remarks: what a report says of how they were read, one sentence each.
+    """
 
     model: Model
     title: str = "the NumPy interpreter"
+    loaded_by: Mapping[str, str] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
 
     @property
     def versions(self) -> dict[str, str]:
-        """The version of NumPy."""
-        return {"numpy": np.__version__}
+        """The version of NumPy, and of what loaded the arrays."""
+        return {"numpy": np.__version__, **self.loaded_by}
 
     def run(self, cases: Sequence[Case], precision: Precision) -> list[Outputs]:
         """Run every case from fresh states."""

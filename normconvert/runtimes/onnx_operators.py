@@ -107,11 +107,14 @@ def operators() -> list[Any]:
     """Classes for `onnx.reference.ReferenceEvaluator`."""
     from onnx.reference.op_run import OpRun
 
-    def bias(b: Array | None, w: Array, n: int) -> Array:
-        return np.zeros(2 * w.shape[1], w.dtype) if b is None else b[n]
+    class Recurrent(OpRun):
+        """What the three have in common: lengths, directions, initial states and activations."""
 
-    class LSTM(OpRun):
         op_domain = ""
+        step: Callable[..., Step]
+        usual: tuple[str, ...]
+        states = 1
+        reads: tuple[str, ...] = ()
 
         def _run(
             self,
@@ -120,79 +123,35 @@ def operators() -> list[Any]:
             r: Array,
             b: Array | None = None,
             lengths: Array | None = None,
-            h: Array | None = None,
-            c: Array | None = None,
-            *rest: Any,
+            *starts: Array | None,
             activations: Any = None,
             activation_alpha: Any = None,
             activation_beta: Any = None,
             direction: Any = None,
             **options: Any,
         ) -> tuple[Array, ...]:
-            ways = _DIRECTIONS[direction or "forward"]
-            names = functions(activations or ["Sigmoid", "Tanh", "Tanh"] * len(ways), activation_alpha, activation_beta)
-            return run(
-                lambda n: lstm_step(w[n], r[n], bias(b, w, n), names[3 * n : 3 * n + 3]),
-                x,
-                ways,
-                (h, c),
-                r.shape[-1],
-                lengths,
-            )[: len(self.onnx_node.output)]
+            ways, count = _DIRECTIONS[direction or "forward"], len(self.usual)
+            named = functions(activations or self.usual * len(ways), activation_alpha, activation_beta)
+            own = {name: options.get(name) or 0 for name in self.reads}
 
-    class GRU(OpRun):
-        op_domain = ""
+            def make(n: int) -> Step:
+                bias = np.zeros(2 * w.shape[1], w.dtype) if b is None else b[n]
+                return self.step(w[n], r[n], bias, named[count * n : count * (n + 1)], **own)
 
-        def _run(
-            self,
-            x: Array,
-            w: Array,
-            r: Array,
-            b: Array | None = None,
-            lengths: Array | None = None,
-            h: Array | None = None,
-            *,
-            activations: Any = None,
-            activation_alpha: Any = None,
-            activation_beta: Any = None,
-            direction: Any = None,
-            linear_before_reset: Any = 0,
-            **options: Any,
-        ) -> tuple[Array, ...]:
-            ways = _DIRECTIONS[direction or "forward"]
-            names = functions(activations or ["Sigmoid", "Tanh"] * len(ways), activation_alpha, activation_beta)
-            return run(
-                lambda n: gru_step(w[n], r[n], bias(b, w, n), names[2 * n : 2 * n + 2], linear_before_reset or 0),
-                x,
-                ways,
-                (h,),
-                r.shape[-1],
-                lengths,
-            )[: len(self.onnx_node.output)]
+            begin = (*starts, None, None)[: self.states]
+            return run(make, x, ways, begin, r.shape[-1], lengths)[: len(self.onnx_node.output)]
 
-    class RNN(OpRun):
-        op_domain = ""
+    class LSTM(Recurrent):
+        step = staticmethod(lstm_step)
+        usual, states = ("Sigmoid", "Tanh", "Tanh"), 2
 
-        def _run(
-            self,
-            x: Array,
-            w: Array,
-            r: Array,
-            b: Array | None = None,
-            lengths: Array | None = None,
-            h: Array | None = None,
-            *,
-            activations: Any = None,
-            activation_alpha: Any = None,
-            activation_beta: Any = None,
-            direction: Any = None,
-            **options: Any,
-        ) -> tuple[Array, ...]:
-            ways = _DIRECTIONS[direction or "forward"]
-            names = functions(activations or ["Tanh"] * len(ways), activation_alpha, activation_beta)
-            return run(
-                lambda n: rnn_step(w[n], r[n], bias(b, w, n), names[n : n + 1]), x, ways, (h,), r.shape[-1], lengths
-            )[: len(self.onnx_node.output)]
+    class GRU(Recurrent):
+        step = staticmethod(gru_step)
+        usual, reads = ("Sigmoid", "Tanh"), ("linear_before_reset",)
+
+    class RNN(Recurrent):
+        step = staticmethod(rnn_step)
+        usual = ("Tanh",)
 
     class Erf(OpRun):
         op_domain = ""

@@ -40,7 +40,7 @@ class Format:
 
 def _is_keras(path: Path, start: bytes) -> bool:
     if path.is_dir():
-        return (path / "config.json").is_file()
+        return (path / "config.json").is_file() or (path / "saved_model.pb").is_file()
     return start.startswith(_HDF5) or path.suffix in (".h5", ".hdf5", ".keras") or zipfile.is_zipfile(path)
 
 
@@ -140,7 +140,9 @@ FORMATS: dict[str, Format] = {
     "tf1": Format(
         "TF1 checkpoints (.index and .data-*), stable-baselines .zip, .npz", _is_tf1, _read_tf1, _plan_tf1, _survey_tf1
     ),
-    "keras": Format("Keras .h5, .hdf5, .keras, .weights.h5", _is_keras, _read_keras, _plan_keras),
+    "keras": Format(
+        "Keras .h5, .hdf5, .keras, .weights.h5, SavedModels of normconvert", _is_keras, _read_keras, _plan_keras
+    ),
 }
 """Source formats by the name the command line has for them, the most telling first."""
 

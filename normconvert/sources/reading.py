@@ -21,7 +21,7 @@ class Reading:
 
     Attributes:
         from_format: the source format, instead of looking at the file.
-        config: architecture JSON of a weights-only file.
+        config: architecture of a weights-only file: JSON of Keras, or a cfg of pytorch-kaldi.
         recipe: TOML file that says what the file holds.
         define: cell definitions (TOML) by the class names they stand for.
         scope: the cell, layer or stack of a checkpoint to take out, by the scope of its variables.
@@ -67,7 +67,9 @@ class ReadingOptions(TypedDict, total=False):
 
 
 def reading_from(**options: Unpack[ReadingOptions]) -> Reading:
-    """What the user says, from keyword arguments."""
+    """What the user says, from keyword arguments; TypeError where there is no such option."""
+    for name in options.keys() - ReadingOptions.__annotations__.keys():
+        raise TypeError(f"there is no option {name!r}")
     config, recipe = options.get("config"), options.get("recipe")
     return Reading(
         from_format=options.get("from_format"),

@@ -22,6 +22,7 @@ class Target:
         name: as given to `--to`, and in the name of a pair such as `keras-to-torch`.
         title: what it is.
         suffix: what its file names end in; empty for a folder.
+        other_suffixes: what they may end in too, where the target is asked for by name.
         module, function: what writes it; takes the model, and an empty folder or the name of a file.
         options: names of the options it takes besides.
     """
@@ -32,6 +33,7 @@ class Target:
     module: str
     function: str
     options: tuple[str, ...] = ()
+    other_suffixes: tuple[str, ...] = ()
 
     def write(self, model: Model, path: Path, **options: object) -> None:
         """Write a model.
@@ -48,6 +50,10 @@ class Target:
             path.mkdir()
         writer: Write = getattr(import_module(self.module), self.function)
         writer(model, path, **options)
+
+    def may_be_called(self, path: Path) -> bool:
+        """Whether a file of this kind may have this name."""
+        return bool(self.suffix) and path.name.lower().endswith((self.suffix, *self.other_suffixes))
 
     def default_name(self, stem: str) -> str:
         """Name of the artefact made from a source named `stem`."""
@@ -90,6 +96,7 @@ _ALL = (
         "normconvert.targets.torch.state_dict",
         "write_state_dict",
         ("layout", "scope", "names"),
+        (".safetensors",),
     ),
     Target("ir", "the intermediate format", ".safetensors", "normconvert.ir.file", "save"),
 )

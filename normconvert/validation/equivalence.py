@@ -24,10 +24,10 @@ from normconvert.validation.judging import (
     misread_reasons,
 )
 from normconvert.validation.layers import compare_layers, first_difference
-from normconvert.validation.perturbation import perturbed
+from normconvert.validation.perturbation import DRAWS, perturbed
 from normconvert.validation.report import Loss, Report
 
-_INTERPRETED = ("the interpreter", "the interpreter with weights one last place off")
+_INTERPRETED = ("the interpreter", f"the same with every weight one last place off, {DRAWS} times")
 """The runs that are always part of the noise floor."""
 
 Progress = Callable[[str], None]
@@ -43,6 +43,8 @@ def prove(
     reference_title: str = "",
     loss: Loss | None = None,
     whole: Runner | None = None,
+    remarks: Sequence[str] = (),
+    shortest: int = 1,
     progress: Progress = lambda _: None,
 ) -> Report:
     """Judge whether a target computes what a model means.
@@ -55,6 +57,8 @@ def prove(
         reference_title: what the model was read from.
         loss: what the target rounds more coarsely than float32 on purpose, and how far that may take it.
         whole: the same without that.
+        remarks: what the report's notes say besides.
+        shortest: steps that a sequence must have for the target to take it.
         progress: told of each stage.
 
     Raises:
@@ -62,7 +66,7 @@ def prove(
         NotEquivalent: it gives another number of outputs.
         RunError: the target does not run in float32.
     """
-    cases = make_cases(model, ANY_SIZES if source is None else source.sizes)
+    cases = make_cases(model, ANY_SIZES if source is None else source.sizes, shortest)
     interpreter = Interpreted(model)
     progress("interpreter, float64")
     reference = interpreter.run(cases, "float64")
@@ -115,7 +119,7 @@ def prove(
         cases=details,
         layers=layers,
         source_layers=source_layers,
-        notes=(*unexercised(model), *caveats(outputs, details), *_left_out(cases, loss)),
+        notes=(*remarks, *unexercised(model), *caveats(outputs, details), *_left_out(cases, loss)),
         versions={"python": python_version()}
         | {name: version for party in parties for name, version in party.versions.items()},
         loss=loss,

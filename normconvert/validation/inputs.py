@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
-import msgspec
 import numpy as np
 
 from normconvert.errors import NormconvertError
 from normconvert.ir.layers import Attention, GlobalPooling, MultiHeadAttention, recurrent_parts
+from normconvert.ir.lengths import concrete, fits
 from normconvert.ir.model import Array, Model
-from normconvert.ir.shapes import infer
 from normconvert.runtimes.runner import ANY_SIZES, Case, FixedSizes
 from normconvert.validation.roles import PAST_END, Role, role_of
 
@@ -37,10 +36,10 @@ class _Draw:
     spread: float = 1.0
 
 
-def make_cases(model: Model, sizes: FixedSizes = ANY_SIZES) -> tuple[Case, ...]:
+def make_cases(model: Model, sizes: FixedSizes = ANY_SIZES, shortest: int = 1) -> tuple[Case, ...]:
     """The inputs on which a model is proven; the same ones every time for the same model.
 
-    Where its source takes some sizes only, there is a case of these.
+    Where its source takes some sizes only, there is a case of these. No sequence has less than `shortest` steps.
 
     Numbers are exact in float32, so that a float32 and a float64 run start from the same point; only a value that
     marks padding is rounded to the precision of the run, as the frameworks do.
@@ -49,7 +48,7 @@ def make_cases(model: Model, sizes: FixedSizes = ANY_SIZES) -> tuple[Case, ...]:
         NormconvertError: no length was found that the model accepts.
     """
     roles = {declared.name: role_of(model, declared) for declared in model.inputs}
-    return tuple(_cases(model, roles, sizes))
+    return tuple(_cases(model, roles, sizes, shortest))
 
 
 def unexercised(model: Model) -> tuple[str, ...]:
@@ -61,8 +60,8 @@ def unexercised(model: Model) -> tuple[str, ...]:
     return tuple(f"the mask {name} is computed from other layers, so no padding could be planted" for name in missed)
 
 
-def _cases(model: Model, roles: Mapping[str, Role], sizes: FixedSizes) -> Iterator[Case]:
-    shortest, short, middle, long, *past_end = _lengths(model)
+def _cases(model: Model, roles: Mapping[str, Role], sizes: FixedSizes, least: int) -> Iterator[Case]:
+    shortest, short, middle, long, *past_end = _lengths(model, least)
     draws = [
         _Draw("plain", 20, 3, (middle,)),
         _Draw("short", 21, 1, (short,)),
@@ -73,7 +72,7 @@ def _cases(model: Model, roles: Mapping[str, Role], sizes: FixedSizes) -> Iterat
     ]
     if any(role.mask_nodes for role in roles.values()):
         draws += [_Draw(f"{place} padding", 30, 4, (middle,), padding=place) for place in PADDINGS]
-    if sizes != ANY_SIZES and (sizes.length is None or _fits(model, sizes.length)):
+    if sizes != ANY_SIZES and (sizes.length is None or (sizes.length >= least and fits(model, sizes.length))):
         length = middle if sizes.length is None or middle == 0 else sizes.length
         draws.append(_Draw("the source's own sizes", 50, sizes.batch or 3, (length,)))
     draws.append(_Draw("calls in sequence", 40, 3, (middle, short, shortest)))
@@ -96,7 +95,7 @@ def _chunk(
     values = {}
     for declared in model.inputs:
         role = roles[declared.name]
-        array = role.draw(random, (batch, *_concrete(declared.shape, length)), length, draw.spread)
+        array = role.draw(random, (batch, *concrete(declared.shape, length)), length, draw.spread)
         if draw.padding and role.mask_nodes:
             real = PADDINGS[draw.padding](random, array.shape[:2], can_be_all_padding)
             array[~real] = role.padding_value
@@ -127,17 +126,18 @@ PADDINGS = {"trailing": _trailing, "leading": _leading, "scattered": _scattered}
 meaning (an average or attention over no step at all has none)."""
 
 
-def _lengths(model: Model) -> list[int]:
+def _lengths(model: Model, least: int) -> list[int]:
     """The shortest, a short, a middle and a long usable length, then lengths past the end of per-step statistics.
 
     Zeros where no input has an axis of free size.
     """
     if all(None not in declared.shape for declared in model.inputs):
         return [0, 0, 0, 0]
-    usable = [length for length in _LENGTHS if _fits(model, length)]
+    usable = [length for length in _LENGTHS if length >= least and fits(model, length)]
     if not usable:
         raise NormconvertError(
-            f"no length up to {_LENGTHS[-1]} was found that the model accepts", where=model.name or "the model"
+            f"no length from {least} to {_LENGTHS[-1]} was found that the model accepts",
+            where=model.name or "the model",
         )
     limits = _row_counts(model)
     strict = min((rows for rows, may_pass in limits if not may_pass), default=None)
@@ -147,7 +147,13 @@ def _lengths(model: Model) -> list[int]:
     longer = [length for length in usable if length >= 4 * usable[0]]
     middle = next((length for length in longer if length >= 7), usable[-1])
     long = next((length for length in longer if length >= 3 * middle), usable[-1])
-    return [usable[0], usable[min(1, len(usable) - 1)], middle, long, *sorted(n for n in past if _fits(model, n))]
+    return [
+        usable[0],
+        usable[min(1, len(usable) - 1)],
+        middle,
+        long,
+        *sorted(n for n in past if n >= least and fits(model, n)),
+    ]
 
 
 def _row_counts(model: Model) -> set[tuple[int, bool]]:
@@ -155,24 +161,3 @@ def _row_counts(model: Model) -> set[tuple[int, bool]]:
     cells = [part.cell for layer in model.layers.values() for part in recurrent_parts(layer)]
     norms = [norm for cell in cells for norm in cell.norms.values()]
     return {(norm.steps, norm.past_end != "error") for norm in norms if norm.steps is not None}
-
-
-def _concrete(shape: Sequence[int | None], length: int) -> tuple[int, ...]:
-    """A shape with its free sizes set: `length` for the first, one more for each further one."""
-    sizes, free = [], 0
-    for size in shape:
-        sizes.append(length + free if size is None else size)
-        free += size is None
-    return tuple(sizes)
-
-
-def _fits(model: Model, length: int) -> bool:
-    """Whether every value of the graph has a shape, none of it empty, at this length."""
-    inputs = tuple(
-        msgspec.structs.replace(declared, shape=_concrete(declared.shape, length)) for declared in model.inputs
-    )
-    try:
-        shapes = infer(replace(model, inputs=inputs))
-    except NormconvertError:
-        return False
-    return all(size is None or size > 0 for shape in shapes.values() for size in shape)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from normconvert.cells import Family, family, names
-from normconvert.errors import UsageError
+from normconvert.cells.declarations import Layout
 from normconvert.ir.cell import Cell
 
 
@@ -22,38 +22,42 @@ class Chosen:
         """How it is named to the user."""
         return f"{self.family.name}/{self.layout}"
 
+    @property
+    def declared(self) -> Layout:
+        """What the family's file says of it."""
+        return self.family.layout(self.layout)
+
 
 def choose(cell: Cell, text: str, framework: str) -> tuple[Chosen, ...]:
-    """The layouts that a user may mean, the likeliest first.
+    """The layouts that a user may mean, those of the cell's own family first; none where the name is not known.
 
     Args:
         cell: what is to be stored.
-        text: `family/layout`, a layout's name, or empty for any layout of the cell's own family.
+        text: `family/layout`, the name of a layout, of a family, or of a public repository or class, in which case and
+            `-` or `_` do not matter; empty for any layout of the cell's own family.
         framework: `tf1` or `torch`.
-
-    Raises:
-        UsageError: there is no such layout; names those there are.
     """
-    found = [each for each in _all(framework) if _fits(each, text, cell)]
-    if not found:
-        own = [each.title for each in _all(framework) if each.family.name == cell.family]
-        known = own or sorted({each.title for each in _all(framework)})
-        raise UsageError(
-            f"there is no layout {text} of {framework}" if text else f"no layout of {framework} is the cell's own",
-            remedy=f"Give one with --layout: {', '.join(known)}",
-        )
+    wanted = _plain(text)
+    found = [
+        each
+        for each in layouts_of(framework)
+        if (wanted in map(_plain, _names(each)) if text else each.family.name == cell.family)
+    ]
     return tuple(sorted(found, key=lambda each: each.family.name != cell.family))
 
 
-def _fits(each: Chosen, text: str, cell: Cell) -> bool:
-    if not text:
-        return each.family.name == cell.family
-    return text in (each.title, each.layout)
-
-
-def _all(framework: str) -> Iterator[Chosen]:
+def layouts_of(framework: str) -> Iterator[Chosen]:
+    """Every layout of a framework."""
     for name in names():
         known = family(name)
         for layout, declared in known.layouts.items():
             if declared.framework == framework:
                 yield Chosen(known, layout)
+
+
+def _names(each: Chosen) -> tuple[str, ...]:
+    return (each.title, each.layout, each.family.name, *each.declared.also)
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("-", "_")

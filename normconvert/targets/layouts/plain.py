@@ -11,8 +11,8 @@ from normconvert.cells import Family, family
 from normconvert.errors import NormconvertError
 from normconvert.ir.cell import Cell
 from normconvert.ir.model import Array
+from normconvert.passes.fused import Fused, fuse
 from normconvert.passes.recognise import recognise
-from normconvert.targets.torch.fused import Fused, fuse
 
 _CANONICAL = {"LSTM": "lstm", "GRU": "gru_reset_after", "tanh": "simple_rnn", "relu": "simple_rnn"}
 _SAME_GATE = {"j": "g", "u": "z", "c": "n"}

@@ -5,19 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-import msgspec
-
 from normconvert.ir.layers import AnyLayer
 from normconvert.ir.model import Array, Model
+from normconvert.targets.layouts import record
 from normconvert.targets.layouts.choosing import Chosen
-from normconvert.targets.layouts.model import Naming, Record, restore_model, store_model
+from normconvert.targets.layouts.keeping import Names
+from normconvert.targets.layouts.model import Naming, restore_model, store_model
+from normconvert.targets.layouts.storing import STEP
 from normconvert.targets.tf1.bundle import write_bundle
 
 PREFIX = "model.ckpt"
 """What the files of the checkpoint are called."""
-
-RECORD = "layout.json"
-"""Which layouts they have, and what the classes are constructed with."""
 
 _ROLES = {"mean": "moving_mean", "variance": "moving_variance"}
 
@@ -28,14 +26,27 @@ def _arrange(layer: AnyLayer, role: str, array: Array) -> tuple[str, Array]:
 
 
 def _tensor(scope: str, tensor: str, chosen: Chosen, side: str) -> str:
-    return f"{scope}/{tensor}" if scope else tensor
+    name = "/".join(filter(None, [scope, _SIDES[side], tensor]))
+    return f"{name}[0]" if STEP in tensor and chosen.family.name in _IN_ROWS else name
 
 
-NAMING = Naming("tf1", "/", {"forward": "/fw", "backward": "/bw"}, _arrange, lambda layer, role, array: array, _tensor)
+_SIDES = {"": "", "forward": "fw", "backward": "bw"}
+"""As `tf.nn.bidirectional_dynamic_rnn` calls them."""
+
+_IN_ROWS = {"bn_lstm_sonnet_indexed"}
+"""Families whose statistics of one time step are stored as `[1, features]`, as Sonnet's BatchNorm has them."""
+
+
+def _step(name: str, row: int) -> str:
+    """Of a name that the graph is asked for again and again, the first copy is not numbered."""
+    return (name.replace(f"_{STEP}", "") if row == 0 else name).replace(STEP, str(row))
+
+
+NAMING = Naming("tf1", "/", _arrange, lambda layer, role, array: array, _tensor, _step)
 
 
 def write_checkpoint(
-    model: Model, folder: Path, *, layout: str = "", scope: str = "", names: Mapping[str, str] | None = None
+    model: Model, folder: Path, *, layout: str = "", scope: str = "", names: Names | None = None
 ) -> None:
     """Write a checkpoint `model.ckpt` with its layouts, and the file by which `tf.train.latest_checkpoint` finds it.
 
@@ -50,17 +61,9 @@ def write_checkpoint(
     (folder / "checkpoint").write_text(
         f'model_checkpoint_path: "{PREFIX}"\nall_model_checkpoint_paths: "{PREFIX}"\n', encoding="utf-8"
     )
-    (folder / RECORD).write_bytes(msgspec.json.format(msgspec.json.encode(_json(stored.record, stored.notes))))
+    record.write(stored.record, folder / record.NAME)
 
 
-def _json(record: Record, notes: tuple[str, ...]) -> dict[str, object]:
-    return {"cells": record.cells, "weights": record.weights, "notes": notes}
-
-
-def read_back(model: Model, folder: Path) -> Model:
-    """The model with what its checkpoint holds."""
-    from normconvert.sources.tf1.bundle import open_bundle
-
-    record = msgspec.json.decode((folder / RECORD).read_bytes(), type=Record)
-    bundle = open_bundle(folder / PREFIX)
-    return restore_model(model, record, bundle.load, NAMING)
+def read_back(model: Model, folder: Path, variables: Mapping[str, Array]) -> Model:
+    """The model with what the variables of its checkpoint hold."""
+    return restore_model(model, record.read(folder / record.NAME), variables, NAMING)
