@@ -22,7 +22,7 @@ from normconvert.errors import UsageError
 from normconvert.targets import Target, by_suffix, target
 from normconvert.targets.layouts import record
 from normconvert.targets.onnx import stream_file
-from normconvert.targets.torch.names import identifier
+from normconvert.targets.python_code.names import identifier
 from normconvert.validation.report import PRODUCER
 
 _FORMS = {"torch": ("torchscript", "export", "ir", "state-dict"), "keras": ("keras-h5",)}

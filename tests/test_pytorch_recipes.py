@@ -271,3 +271,19 @@ def test_an_exported_program_says_how_short_a_sequence_may_be(
         program(x[:, : program_needs - 1])
     plain = convert(module, recipe(["?", 3], POOLED), tmp_path)
     assert plain(torch.zeros(1, model_needs, 3, dtype=torch.float64)).shape == (1, 1, 2)
+
+
+@pytest.mark.parametrize("kind", ["LSTM", "GRU"])
+def test_a_recurrent_layer_behind_poolings_is_exported(kind: str, tmp_path: Path) -> None:
+    module = randomise(nn.ModuleDict({"1": nn.Conv1d(3, 5, 3), "5": getattr(nn, kind)(5, 7, batch_first=True)}), 14)
+    torch.save(module.state_dict(), tmp_path / "model.pt")
+    layers = [*POOLED[:3], {**POOLED[2], "name": "3", "kernel_size": 2}, {**POOLED[3], "name": "4"}]
+    (tmp_path / "model.toml").write_text(recipe(["?", 3], [*layers, {"name": "5", "class": kind}]))
+    arguments = [str(tmp_path / "model.pt"), "--recipe", str(tmp_path / "model.toml"), "-o"]
+    result = CliRunner().invoke(cli, ["torch-to-export", *arguments, str(tmp_path / "model.pt2")])
+    assert result.exit_code == 0, (result.output, result.exception)
+    program = torch.export.load(tmp_path / "model.pt2").module()
+    for batch, time in ((1, 18), (1, 31), (2, 40), (5, 23)):
+        x = torch.randn(batch, time, 3)
+        pooled = nn.functional.max_pool1d(nn.functional.max_pool1d(module["1"](x.transpose(1, 2)), 4), 2)
+        torch.testing.assert_close(program(x), module["5"](pooled.transpose(1, 2))[0], rtol=0, atol=1e-5)

@@ -131,15 +131,20 @@ def test_a_voice_activity_detector_converts_whole(tmp_path: Path) -> None:
     source = MODELS / "gpvad-c1" / "model.pth"
     if not source.is_file():
         pytest.skip("the public model gpvad-c1 is not here")
-    module = convert(source, tmp_path / "gpvad", "--recipe", str(ROOT / "fixtures" / "gpvad.toml"))
+    recipe = ["--recipe", str(ROOT / "fixtures" / "gpvad.toml")]
+    module = convert(source, tmp_path / "gpvad", *recipe)
+    command = [sys.executable, "-m", "normconvert", "torch-to-export", str(source), *recipe, "--no-validate", "-o"]
+    done = subprocess.run([*command, str(tmp_path / "gpvad.pt2")], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    program = torch.export.load(tmp_path / "gpvad.pt2").module()
     detector = Detector().eval()
     detector.load_state_dict(torch.load(source, weights_only=True, map_location="cpu"))
     generator = torch.Generator().manual_seed(3)
     for batch, time in ((2, 20), (1, 36)):
         x = torch.randn(batch, time, 64, generator=generator)
         with torch.no_grad():
-            for found, expected in zip(module(x), detector(x), strict=True):
-                torch.testing.assert_close(found, expected, rtol=0, atol=2e-6)
+            for found in (module(x), program(x)):
+                torch.testing.assert_close(found, detector(x), rtol=0, atol=2e-6)
 
 
 def test_a_dreamer_model_streams_step_by_step_to_the_recorded_states(rssm: Path, tmp_path: Path) -> None:

@@ -19,10 +19,11 @@ from normconvert.ir.functions import FUNCTIONS
 from normconvert.ir.layers import Activation, AnyLayer, Apply, Bidirectional, Recurrent
 from normconvert.ir.model import Input, Model, Node, Provenance
 from normconvert.ir.shapes import infer
+from normconvert.targets.python_code.names import identifier
 from normconvert.targets.torch import observations, write_exported, write_folder, write_torchscript
 from normconvert.targets.torch.functions import EXPRESSIONS
 from normconvert.targets.torch.library import library
-from normconvert.targets.torch.names import MODULE_ATTRIBUTES, identifier
+from normconvert.targets.torch.names import MODULE_ATTRIBUTES
 
 torch = pytest.importorskip("torch")
 

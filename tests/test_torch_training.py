@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import math
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -21,7 +24,8 @@ from torch_cell_cases import (
     norms,
 )
 
-from normconvert.ir.layers import Bidirectional, Recurrent
+from normconvert.ir.layers import AnyLayer, Bidirectional, Pooling, Recurrent, Reshape
+from normconvert.ir.model import Node
 from normconvert.targets.torch import write_exported, write_torchscript
 
 torch = pytest.importorskip("torch")
@@ -157,6 +161,24 @@ def test_exported_loop_keeps_time_open(name: str, tmp_path: Path) -> None:
     write_exported(model, tmp_path / "model.pt2")
     program = torch.export.load(tmp_path / "model.pt2").module()
     for batch, time in ((2, 2), (4, 13)):
+        assert worst_error(model, program, values_for(model, batch, time), np.float32) < 1e-5
+
+
+@pytest.mark.parametrize(("name", "poolings"), [("layer norm", 1), ("convolutional, volumes", 2)])
+def test_exported_loop_reads_a_pooled_sequence(name: str, poolings: int, tmp_path: Path) -> None:
+    """`torch.export` knows less of a length behind a pooling; every batch works all the same, also that of 1."""
+    cell = CASES[name].cell
+    model = model_of(Recurrent(cell=cell, return_sequences=True, reverse=True), arrays(cell))
+    size = cell.input_shapes["x"]
+    before: dict[str, AnyLayer] = {"flat": Reshape(shape=(-1, math.prod(size)))}
+    before |= {f"pool_{n}": Pooling(operation="max", window=(2,), strides=(2,)) for n in range(poolings)}
+    before["back"] = Reshape(shape=(-1, *size))
+    names = ["x", *before, "rnn"]
+    nodes = tuple(Node(after, after, (ahead,)) for ahead, after in itertools.pairwise(names))
+    model = replace(model, layers={**before, **model.layers}, nodes=nodes)
+    write_exported(model, tmp_path / "model.pt2")
+    program = torch.export.load(tmp_path / "model.pt2").module()
+    for batch, time in ((1, 8), (1, 13), (2, 9), (5, 18)):
         assert worst_error(model, program, values_for(model, batch, time), np.float32) < 1e-5
 
 

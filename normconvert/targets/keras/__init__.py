@@ -12,8 +12,8 @@ from normconvert.runtimes.keras_build import Built, build
 from normconvert.targets.keras.layers_text import layers_file
 from normconvert.targets.keras.program import Program, program
 from normconvert.targets.keras.request import as_request
-from normconvert.targets.torch.names import identifier
-from normconvert.targets.torch.text import one_line
+from normconvert.targets.python_code.names import identifier
+from normconvert.targets.python_code.text import one_line
 
 ENDINGS = {".keras": "_cells.py", ".h5": "_h5_cells.py"}
 """What the name of the file of layers ends in, by the suffix of the model's file."""

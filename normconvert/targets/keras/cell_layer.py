@@ -9,8 +9,8 @@ from normconvert.passes.hoist import hoist
 from normconvert.passes.prune import prune
 from normconvert.passes.split_products import split_products
 from normconvert.targets.keras.equation_layer import EquationLayer, EquationWriter, tuple_of
-from normconvert.targets.keras.names import class_name
-from normconvert.targets.torch.text import indented, one_line
+from normconvert.targets.python_code.names import class_name
+from normconvert.targets.python_code.text import indented, one_line
 
 
 def cell_layer(layer: Recurrent) -> EquationLayer:

@@ -10,12 +10,14 @@ from normconvert.ir.checking import analyse
 from normconvert.ir.expressions import Call, Equation, Equations, walk
 from normconvert.ir.norm import Norm
 from normconvert.ir.printer import print_equations
-from normconvert.targets.keras.expressions import Scope, Value
-from normconvert.targets.keras.functions import number
+from normconvert.targets.keras.expressions import KerasCode
 from normconvert.targets.keras.library import library
-from normconvert.targets.keras.names import LAYER_ATTRIBUTES, LOCAL_NAMES, Namer
-from normconvert.targets.torch.sizes import Sizes
-from normconvert.targets.torch.text import call, indented, one_line, safe
+from normconvert.targets.keras.names import LAYER_ATTRIBUTES, LOCAL_NAMES
+from normconvert.targets.python_code.names import Namer
+from normconvert.targets.python_code.numbers import number
+from normconvert.targets.python_code.sizes import Sizes
+from normconvert.targets.python_code.text import call, indented, one_line, safe
+from normconvert.targets.python_code.values import Value
 
 ROLES = {"gamma": "gamma", "beta": "beta", "mean": "moving_mean", "variance": "moving_variance"}
 """Keras's names for a norm's arrays."""
@@ -71,11 +73,11 @@ class EquationWriter:
         self.ranks = self._ranks()
         self.texts = {name: f"self.{text}" for name, text in self.attribute.items()} | self.local
         self.texts |= {name: f"self.{self.attribute[name]}({{x}}, t)" for name in cell.norms}
-        self.scope = Scope(self.texts, self.values, cell.constants, cell.norms, self.sizes.attributes())
+        self.scope = KerasCode(self.texts, self.values, cell.constants, cell.norms, self.sizes.attributes())
 
     def _ranks(self) -> dict[str, int]:
         """Axes of what each norm is given, for one sample and one step."""
-        scope = Scope({}, self.values, self.cell.constants, self.cell.norms, {})
+        scope = KerasCode({}, self.values, self.cell.constants, self.cell.norms, {})
         return {
             node.function: scope.value(node.arguments[0]).rank
             for equation in self.parsed.body

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +9,7 @@ from normconvert.errors import Unsupported
 from normconvert.ir.activation_text import as_text
 from normconvert.ir.functions import FUNCTIONS as INFO
 from normconvert.ir.layers import Activation
+from normconvert.targets.python_code.numbers import bound_parameters, number
 
 EXPRESSIONS: dict[str, str] = {
     "sigmoid": "ops.sigmoid({x})",
@@ -94,20 +94,6 @@ class ActivationCode:
 
     name: str
     source: str = ""
-
-
-def number(value: float) -> str:
-    """A number as Python text, exactly."""
-    if value in (float("inf"), float("-inf")):
-        return f'float("{value}")'
-    return repr(float(value))
-
-
-def bound_parameters(function: str, given: Sequence[str]) -> dict[str, str]:
-    """The texts of a function's positional numbers by name, defaults filled in."""
-    parameters = INFO[function].parameters
-    texts = [*given, *(number(value or 0.0) for value in list(parameters.values())[len(given) :])]
-    return dict(zip(parameters, texts, strict=True))
 
 
 def activation_code(activation: Activation | None) -> ActivationCode:

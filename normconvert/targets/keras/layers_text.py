@@ -9,9 +9,10 @@ import numpy as np
 
 from normconvert.ir.model import Array
 from normconvert.targets.keras.layer_spec import LayerSpec
-from normconvert.targets.keras.library import blocks_for, library, names_read
-from normconvert.targets.keras.names import Namer
+from normconvert.targets.keras.library import library
 from normconvert.targets.keras.program import Program
+from normconvert.targets.python_code.library import names_read, needed_blocks
+from normconvert.targets.python_code.names import Namer
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ def layers_file(made: Program, package: str, head: Sequence[str]) -> LayersFile:
     if not body and not wanted:
         return LayersFile("", names)
     wanted |= names_read(body) & set(library())
-    blocks = [block.source for block in blocks_for(wanted)]
+    blocks = [block.source for block in needed_blocks(library(), wanted)]
     top = [
         '"""' + head[0],
         *head[1:],

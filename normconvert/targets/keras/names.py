@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import re
 
-from normconvert.targets.torch.names import Namer, class_name, identifier
-
-__all__ = ["LAYER_ATTRIBUTES", "LOCAL_NAMES", "LayerNamer", "Namer", "class_name", "identifier"]
-
 _OF_LAYER = """
     add_loss add_metric add_variable add_weight autocast build build_from_config built call call_signature_parameters
     compute_dtype compute_mask compute_output_shape compute_output_spec count_params dtype dtype_policy from_config

@@ -10,9 +10,10 @@ import numpy as np
 from normconvert.ir.model import Array, Model
 from normconvert.targets.keras.layer_spec import LayerSpec
 from normconvert.targets.keras.layers_text import LayersFile, stored
-from normconvert.targets.keras.names import LayerNamer, Namer
+from normconvert.targets.keras.names import LayerNamer
 from normconvert.targets.keras.program import Program
 from normconvert.targets.keras.steps import Step
+from normconvert.targets.python_code.names import Namer
 
 
 def as_request(model: Model, made: Program, file: LayersFile) -> tuple[dict[str, Any], dict[str, Array]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from normconvert.targets.torch.text import LONGEST, assignment, indented, signature, tuple_type
+from normconvert.targets.python_code.text import LONGEST, assignment, indented, signature, tuple_type
 
 _INSIDE_LOOP = 12
 """Columns before a line of the loop."""
@@ -102,7 +102,7 @@ def _prepared(loop: Loop) -> list[str]:
         lines += [f"if steps[-1] >= {loop.most_steps}:"]
         lines += [f'    raise IndexError("there are statistics for {loop.most_steps} time steps only")']
     if loop.computed:
-        given = [*map(_time_first, loop.inputs), *(["steps"] if loop.timed_before else [])]
+        given = [*(_time_first(loop, name) for name in loop.inputs), *(["steps"] if loop.timed_before else [])]
         lines.append(assignment(loop.computed, "self.before_steps", given, 8))
     return lines
 
@@ -128,16 +128,17 @@ def _initial(loop: Loop) -> list[str]:
     return lines
 
 
-def _time_first(name: str) -> str:
-    return f"{name}.transpose(0, 1).contiguous()"
+def _time_first(loop: Loop, name: str) -> str:
+    # `scan` reads any order, and a program turns it back for products; see `TorchCode`.
+    return f"{name}.transpose(0, 1)" + ("" if loop.exported else ".contiguous()")
 
 
 def _parts(loop: Loop) -> dict[str, str]:
     """What the loop goes through, time first, by the variable for one step's part."""
     raw = {*loop.inputs} - {*loop.computed}
-    parts = {now: _time_first(name) if name in raw else name for name, now in loop.carried if now}
+    parts = {now: _time_first(loop, name) if name in raw else name for name, now in loop.carried if now}
     parts |= {"t": "steps"} if loop.timed_step else {}
-    return parts | ({"keep": _time_first("mask")} if loop.masked else {})
+    return parts | ({"keep": _time_first(loop, "mask")} if loop.masked else {})
 
 
 def _arguments(loop: Loop) -> list[str]:

@@ -23,14 +23,22 @@ from normconvert.passes.gather_terms import gather_terms
 from normconvert.passes.hoist import Hoisted, hoist
 from normconvert.passes.prune import prune
 from normconvert.passes.split_products import split_products
+from normconvert.targets.python_code.names import class_name
+from normconvert.targets.python_code.numbers import number
+from normconvert.targets.python_code.text import (
+    docstring,
+    indented,
+    kept_arguments,
+    one_line,
+    signature,
+    tuple_type,
+    wrapped,
+)
+from normconvert.targets.python_code.values import Value
 from normconvert.targets.torch.affine_norms import affine_call, affine_norms
 from normconvert.targets.torch.cell_loop import Loop, StateCode, forward_method
 from normconvert.targets.torch.cell_norms import is_native
 from normconvert.targets.torch.equation_module import EquationModule, EquationWriter
-from normconvert.targets.torch.functions import number
-from normconvert.targets.torch.names import class_name
-from normconvert.targets.torch.text import docstring, indented, kept_arguments, one_line, signature, tuple_type, wrapped
-from normconvert.targets.torch.values import Value
 
 
 @dataclass(frozen=True)
@@ -141,7 +149,8 @@ class _CellWriter(EquationWriter):
         inputs = [f"{self.local[name]}: Tensor" for name in self.parsed.inputs]
         inputs += ["t: Tensor"] if self.needs_step(equations) else []
         lines = [signature("before_steps", ["self", *inputs], tuple_type(len(targets)))]
-        body = ['"""What depends on no state, for all time steps at once; inputs time first."""', *self.code(equations)]
+        body = ['"""What depends on no state, for all time steps at once; inputs time first."""']
+        body += self.code(equations, products_batch_first=self.use.exported)
         return [[*lines, *indented([*body, f"return {', '.join(targets)}"])]]
 
     def _computed_before(self) -> list[str]:

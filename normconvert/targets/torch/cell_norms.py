@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from normconvert.ir.norm import Norm
-from normconvert.targets.torch.functions import number
-from normconvert.targets.torch.text import call, tuple_of
+from normconvert.targets.python_code.numbers import number
+from normconvert.targets.python_code.text import call, tuple_of
 
 ROLES = {"gamma": "weight", "beta": "bias", "mean": "running_mean", "variance": "running_var"}
 """PyTorch's names for a norm's arrays."""

@@ -9,15 +9,16 @@ from normconvert.ir.cell import STATISTICS, Cell
 from normconvert.ir.checking import analyse
 from normconvert.ir.expressions import Call, Equation, Equations, walk
 from normconvert.ir.printer import print_equations
+from normconvert.targets.python_code.names import Namer
+from normconvert.targets.python_code.numbers import number
+from normconvert.targets.python_code.sizes import Sizes
+from normconvert.targets.python_code.text import broken, safe
+from normconvert.targets.python_code.values import Value
 from normconvert.targets.torch.affine_norms import affine_call
 from normconvert.targets.torch.cell_norms import ROLES, NormModule, norm_module
-from normconvert.targets.torch.expressions import Scope
-from normconvert.targets.torch.functions import number
+from normconvert.targets.torch.expressions import TorchCode
 from normconvert.targets.torch.library import library
-from normconvert.targets.torch.names import LOOP_NAMES, MODULE_ATTRIBUTES, Namer
-from normconvert.targets.torch.sizes import Sizes
-from normconvert.targets.torch.text import broken, safe
-from normconvert.targets.torch.values import Value
+from normconvert.targets.torch.names import LOOP_NAMES, MODULE_ATTRIBUTES
 
 
 @dataclass(frozen=True)
@@ -78,10 +79,10 @@ class EquationWriter:
         shifted = {name: norm.shifted for name, norm in self.norms.items() if norm.shifted}
         matrices = [name for name, shape in cell.parameters.items() if len(shape) == 2 and shape[1] > 1]
         dims = self.sizes.attributes()
-        self.scope = Scope(self.texts, self.values, cell.constants, cell.norms, dims, shifted, matrices)
+        self.scope = TorchCode(self.texts, self.values, cell.constants, cell.norms, dims, shifted, matrices)
 
     def _norms(self) -> dict[str, NormModule]:
-        scope = Scope({}, self.values, self.cell.constants, self.cell.norms, {})
+        scope = TorchCode({}, self.values, self.cell.constants, self.cell.norms, {})
         ranks = {
             node.function: scope.value(node.arguments[0]).rank
             for equation in self.parsed.body
@@ -140,9 +141,11 @@ class EquationWriter:
             names |= {f"{name}.{role}": f"{self.attribute[name]}.{ROLES[role]}" for role in norm.weight_shapes()}
         return names
 
-    def code(self, equations: Iterable[Equation], *, in_step: bool = False) -> list[str]:
-        """Equations as lines of code, of a step or of whole sequences."""
-        scope = replace(self.scope, in_step=in_step)
+    def code(
+        self, equations: Iterable[Equation], *, in_step: bool = False, products_batch_first: bool = False
+    ) -> list[str]:
+        """Equations as lines of code, of a step or of whole sequences; the options are those of `TorchCode`."""
+        scope = replace(self.scope, in_step=in_step, products_batch_first=products_batch_first)
         return [broken(scope.equation(e, tuple(self.local[target] for target in e.targets)), 8) for e in equations]
 
     def needs_step(self, equations: Iterable[Equation]) -> bool:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from normconvert.ir.layers import Formula
 from normconvert.passes.prune import prune
+from normconvert.targets.python_code.names import class_name
+from normconvert.targets.python_code.text import indented, one_line, signature, tuple_type
 from normconvert.targets.torch.equation_module import EquationModule, EquationWriter
-from normconvert.targets.torch.names import class_name
-from normconvert.targets.torch.text import indented, one_line, signature, tuple_type
 
 _STEP = "t [batch], the number of the time step"
 

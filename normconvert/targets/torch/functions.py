@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from normconvert.errors import Unsupported
 from normconvert.ir.functions import FUNCTIONS as INFO
 from normconvert.ir.layers import Activation
-from normconvert.targets.torch.names import class_name
+from normconvert.targets.python_code.names import class_name
+from normconvert.targets.python_code.numbers import bound_parameters, number
 
 EXPRESSIONS: dict[str, str] = {
     "sigmoid": "torch.sigmoid({x})",
@@ -100,13 +100,6 @@ class ActivationModule:
     source: str = ""
 
 
-def number(value: float) -> str:
-    """A number as Python text, exactly."""
-    if value in (float("inf"), float("-inf")):
-        return f'float("{value}")'
-    return repr(float(value))
-
-
 def activation_module(activation: Activation) -> ActivationModule:
     """The module for an activation.
 
@@ -123,13 +116,6 @@ def activation_module(activation: Activation) -> ActivationModule:
         return ActivationModule(_MODULES[activation.function].format(**values))
     name = class_name(activation.function)
     return ActivationModule(f"{name}({', '.join(values.values())})", _module_class(name, activation.function, values))
-
-
-def bound_parameters(function: str, given: Sequence[str]) -> dict[str, str]:
-    """The texts of a function's positional numbers by name, defaults filled in."""
-    parameters = INFO[function].parameters
-    texts = [*given, *(number(value or 0.0) for value in list(parameters.values())[len(given) :])]
-    return dict(zip(parameters, texts, strict=True))
 
 
 def _module_class(name: str, function: str, values: dict[str, str]) -> str:

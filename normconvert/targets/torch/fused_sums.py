@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 from normconvert.ir.expressions import Binary, Call, Expression, Name, Number
-from normconvert.targets.torch.values import Value
+from normconvert.targets.python_code.values import Value
 
 _Pair = tuple[Expression, Expression]
 

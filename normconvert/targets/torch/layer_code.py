@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 
 from normconvert.ir import layers
 from normconvert.ir.layers import AnyLayer
+from normconvert.targets.python_code.text import call
 from normconvert.targets.torch.formula_module import formula_module
 from normconvert.targets.torch.functions import activation_module
 from normconvert.targets.torch.layer_modules import module
 from normconvert.targets.torch.module import Module, Weights, state_name
-from normconvert.targets.torch.text import call
 
 
 @dataclass(frozen=True)

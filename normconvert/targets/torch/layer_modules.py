@@ -9,10 +9,11 @@ from normconvert.errors import Unsupported
 from normconvert.ir import layers
 from normconvert.ir.layers import AnyLayer
 from normconvert.ir.model import Array
-from normconvert.targets.torch.functions import activation_module, number
+from normconvert.targets.python_code.numbers import number
+from normconvert.targets.python_code.text import call
+from normconvert.targets.torch.functions import activation_module
 from normconvert.targets.torch.module import Maker, Module, Weights, with_bias
 from normconvert.targets.torch.norm_modules import NORMS
-from normconvert.targets.torch.text import call
 from normconvert.targets.torch.window_modules import WINDOWS
 
 

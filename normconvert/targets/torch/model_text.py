@@ -12,13 +12,15 @@ from normconvert.errors import NormconvertError
 from normconvert.ir.layers import Bidirectional, Formula, Recurrent, recurrent_parts
 from normconvert.ir.model import Array, Model, Node
 from normconvert.ir.shapes import infer
+from normconvert.targets.python_code.library import names_read, needed_blocks
+from normconvert.targets.python_code.names import Namer
+from normconvert.targets.python_code.text import docstring, indented, one_line, signature, tuple_type
 from normconvert.targets.torch.cell_module import Use
 from normconvert.targets.torch.layer_code import Call, LayerCode, formula_layer, plain_layer
-from normconvert.targets.torch.library import blocks_for, library, names_read
+from normconvert.targets.torch.library import library
 from normconvert.targets.torch.module import Module
-from normconvert.targets.torch.names import MODULE_ATTRIBUTES, PYTHON_NAMES, Namer, Observation
+from normconvert.targets.torch.names import MODULE_ATTRIBUTES, PYTHON_NAMES, Observation
 from normconvert.targets.torch.recurrent_code import bidirectional_layer, recurrent_layer
-from normconvert.targets.torch.text import docstring, indented, one_line, signature, tuple_type
 
 _OF_THE_FILE = {"Model", "load", "load_file", "Path", "IndexError", "Any"}
 """Names that a class made for a cell must not have."""
@@ -115,7 +117,7 @@ class _ModelWriter:
         forward = self._forward()
         model = "\n".join(["class Model(nn.Module):", *indented([*self._docstring(), "", *layers, "", *forward])])
         body = "\n\n\n".join([*self.classes.values(), model, _load(arrays)])
-        blocks = [block.source for block in blocks_for(names_read(body))]
+        blocks = [block.source for block in needed_blocks(library(), names_read(body))]
         text = "\n\n\n".join([self._head("\n\n".join([*blocks, body])), *blocks, body])
         return Written(text + "\n", arrays, self._observations())
 

@@ -6,9 +6,9 @@ import numpy as np
 
 from normconvert.errors import Unsupported
 from normconvert.ir import layers
-from normconvert.targets.torch.functions import number
+from normconvert.targets.python_code.numbers import number
+from normconvert.targets.python_code.text import call
 from normconvert.targets.torch.module import Maker, Module, Weights
-from normconvert.targets.torch.text import call
 
 
 def _batch_norm(layer: layers.BatchNormalization, weights: Weights) -> Module:

@@ -11,11 +11,11 @@ from normconvert.errors import Unsupported
 from normconvert.ir.layers import Bidirectional, Recurrent
 from normconvert.passes.fused import Fused, fuse
 from normconvert.passes.recognise import recognise
+from normconvert.targets.python_code.numbers import number
+from normconvert.targets.python_code.text import call
 from normconvert.targets.torch.cell_module import Use, cell_module
-from normconvert.targets.torch.functions import number
 from normconvert.targets.torch.layer_code import Call, LayerCode, Writer
 from normconvert.targets.torch.module import Module, Weights
-from normconvert.targets.torch.text import call
 
 _MERGES = {"concat": "Concatenate()", "add": "Add()", "multiply": "Multiply()", "average": "Average()"}
 

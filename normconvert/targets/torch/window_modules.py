@@ -10,8 +10,8 @@ from normconvert.errors import Unsupported
 from normconvert.ir import layers
 from normconvert.ir.model import Array
 from normconvert.ir.windows import padding_amounts, transposed_length
+from normconvert.targets.python_code.text import call
 from normconvert.targets.torch.module import Maker, Module, Weights, with_bias
-from normconvert.targets.torch.text import call
 
 
 def _convolution(layer: layers.Convolution, weights: Weights) -> Module:

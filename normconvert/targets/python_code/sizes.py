@@ -13,7 +13,7 @@ from normconvert.ir.cell import Cell
 from normconvert.ir.expressions import Binary, Bound, Equations, Name, walk
 from normconvert.ir.norm import Norm
 from normconvert.ir.sizes import parse_size
-from normconvert.targets.torch.names import Namer
+from normconvert.targets.python_code.names import Namer
 
 _LARGEST_FACTOR = 8
 

@@ -1,0 +1,1 @@
+"""Python source text: what the targets that write code of a framework share."""
