@@ -118,6 +118,7 @@ def test_a_checkpoint_without_its_data(shared_models: Path, command: Callable[..
     assert seen.exit_code == 0, seen.stderr
     assert "BNLSTM" in seen.stdout
     scope = json.loads(command("inspect", folder, "--json").stdout)["scopes"]
-    finished = command("tf1-to-torch", folder, "--scope", next(iter(scope)), "-o", tmp_path / "torch")
-    assert finished.exit_code == 4
-    assert ".data-00000-of-00001" in finished.stderr
+    for options in ((), ("--scope", next(iter(scope)))):
+        finished = command("tf1-to-torch", folder, *options, "-o", tmp_path / "torch")
+        assert finished.exit_code == 4
+        assert ".data-00000-of-00001" in finished.stderr

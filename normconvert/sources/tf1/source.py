@@ -36,9 +36,13 @@ def read(path: Path, reading: Reading) -> ReadResult:
     """
     checkpoint = _opened(path, reading)
     with suggesting_averages(checkpoint):
-        described = _described(checkpoint, reading)
-        if described is None:
-            raise undescribed(checkpoint)
+        try:
+            described = _described(checkpoint, reading)
+            if described is None:
+                raise undescribed(checkpoint)
+        except Unsupported:
+            checkpoint.sha256()  # no option helps where a data file is missing: that is said first
+            raise
         return _built(checkpoint, described, reading)
 
 
